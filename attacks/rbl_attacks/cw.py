@@ -1,0 +1,133 @@
+"""The L2 attack of Carlini and Wagner (2017, arXiv:1608.04644, sections V and VI)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from robustbench_lite.attack import Attack
+from robustbench_lite.loss import Loss
+from robustbench_lite.oracle import Oracle
+from robustbench_lite.rng import Rng
+from robustbench_lite.threat import Access, Lp, Norm, Threat
+from torch import Tensor
+
+_BEYOND = 0.05
+_BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-12
+
+
+@dataclass(frozen=True)
+class Search:
+    """Adam's state in tanh space and the binary search for the weight of the margin."""
+
+    adv: Tensor
+    w: Tensor
+    first: Tensor
+    second: Tensor
+    turn: Tensor
+    c: Tensor
+    low: Tensor
+    high: Tensor
+    success: Tensor
+    spread: Tensor
+
+
+@dataclass(frozen=True)
+class CW(Attack):
+    """Adam on |d|^2 + c * max(margin left, -kappa), with a binary search on c.
+
+    Two things differ from the paper: the margin is divided by the spread of the clean logits, so
+    that c means the same for every model; and tanh reaches a little beyond the box and is
+    clipped, so that pixels at exactly 0 or 1 can move.
+
+    Args:
+        steps: moves in all; each search gets an equal share.
+        searches: values of c tried; 9 in the paper.
+        learning_rate: of Adam at the start of a search; it falls to a tenth (cosine).
+        c: the first weight of the margin.
+        kappa: logits by which the wrong class must win.
+    """
+
+    needs = Access.GRADIENTS
+    minimal = True
+
+    steps: int = 900
+    searches: int = 9
+    learning_rate: float = 0.01
+    c: float = 1.0
+    kappa: float = 0.0
+
+    def supports(self, threat: Threat) -> bool:
+        """L2."""
+        return isinstance(threat, Lp) and threat.norm is Norm.L2
+
+    def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Search:
+        """At the image itself."""
+        logits = oracle.logits(x)
+        n = len(x)
+        zeros = x.new_zeros(n)
+        return Search(
+            adv=x,
+            w=_to_tanh(x),
+            first=torch.zeros_like(x),
+            second=torch.zeros_like(x),
+            turn=torch.zeros_like(y),
+            c=zeros + self.c,
+            low=zeros,
+            high=zeros + torch.inf,
+            success=torch.zeros_like(y, dtype=torch.bool),
+            spread=(logits.amax(1) - logits.amin(1)).clamp(min=torch.finfo(x.dtype).tiny),
+        )
+
+    def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
+        """One move of Adam; at the end of a search, the next c."""
+        share = max(1, self.steps // self.searches)
+        turn = state.turn + 1
+        value, gradient = oracle.value_and_gradient(state.adv, y, Loss.MARGIN)
+        weight = state.c / state.spread * (value < self.kappa)
+        slope = 2 * (state.adv - x) - _rows(weight) * gradient
+        slope = slope * (0.5 + _BEYOND) * (1 - state.w.tanh().square())
+        first = _BETA1 * state.first + (1 - _BETA1) * slope
+        second = _BETA2 * state.second + (1 - _BETA2) * slope.square()
+        rate = self.learning_rate * (0.55 + 0.45 * torch.cos(torch.pi * turn / share))
+        scale = rate / (1 - _BETA1**turn)
+        root = (second / _rows(1 - _BETA2**turn)).sqrt() + _TINY
+        w = state.w - _rows(scale) * first / root
+        moved = replace(
+            state,
+            adv=_from_tanh(w),
+            w=w,
+            first=first,
+            second=second,
+            turn=turn,
+            success=state.success | (value > self.kappa),
+        )
+        return self._next_search(x, moved, over=turn >= share)
+
+    def _next_search(self, x: Tensor, state: Search, over: Tensor) -> Search:
+        low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
+        high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
+        c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
+        rows = _rows(over)
+        return replace(
+            state,
+            adv=torch.where(rows, x, state.adv),
+            w=torch.where(rows, _to_tanh(x), state.w),
+            first=state.first.masked_fill(rows, 0),
+            second=state.second.masked_fill(rows, 0),
+            turn=state.turn.masked_fill(over, 0),
+            c=torch.where(over, c, state.c),
+            low=torch.where(over, low, state.low),
+            high=torch.where(over, high, state.high),
+            success=state.success & ~over,
+        )
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.reshape(-1, 1, 1, 1)
+
+
+def _to_tanh(x: Tensor) -> Tensor:
+    return torch.atanh((x - 0.5) / (0.5 + _BEYOND))
+
+
+def _from_tanh(w: Tensor) -> Tensor:
+    return (0.5 + (0.5 + _BEYOND) * w.tanh()).clamp(0, 1)

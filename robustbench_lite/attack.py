@@ -1,0 +1,154 @@
+"""The contract of an attack: where to start, and what to do in one step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from robustbench_lite.errors import InputError
+from robustbench_lite.threat import Access, Threat
+
+if TYPE_CHECKING:
+    from robustbench_lite.oracle import Oracle
+    from robustbench_lite.rng import Rng
+
+
+class State(Protocol):
+    """A dataclass of tensors whose first dimension is the slots; `adv` is the current proposal."""
+
+    @property
+    def adv(self) -> Tensor:
+        """(N, C, H, W): where each slot stands."""
+        ...
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The state of an attack that remembers nothing but where it is."""
+
+    adv: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack on the samples that survived so far."""
+
+    attack: Attack
+    restart: int = 0
+
+
+class Plan(ABC):
+    """What `evaluate` runs: an attack, or attacks put together. A frozen dataclass."""
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The attacks to run one after the other, each on the survivors of the former."""
+
+    @abstractmethod
+    def supports(self, threat: Threat) -> bool:
+        """Can it keep to `threat`?"""
+
+    @property
+    def least_access(self) -> Access:
+        """The least access with which every stage works."""
+        return max(stage.attack.needs for stage in self.stages())
+
+
+@dataclass(frozen=True)
+class Attack(Plan):
+    """The bare search of one paper; a frozen dataclass whose fields are its hyper-parameters.
+
+    It only proposes. Whether a proposal fools the classifier, what it cost and which is the best
+    are the framework's business; so is the threat's geometry (`oracle.threat`).
+
+    Attributes:
+        needs: the least access it works with.
+        minimal: it shrinks the perturbation, so one run gives the robust accuracy at every eps.
+        steps: how often `step` is called for a sample at the most.
+    """
+
+    needs: ClassVar[Access] = Access.GRADIENTS
+    minimal: ClassVar[bool] = False
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}; an attack needs 1 step or more")
+
+    @abstractmethod
+    def start(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng) -> State:
+        """Where each slot starts.
+
+        Args:
+            oracle: the classifier as the attacker sees it, with the threat.
+            x: (N, C, H, W) the original images.
+            y: (N,) the class to leave or, with a targeted goal, the class to reach.
+            rng: random numbers of each slot.
+        """
+
+    @abstractmethod
+    def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: State) -> State:
+        """One move of every slot. Slots stand at different steps: treat each by itself."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Itself, once."""
+        return (Stage(self),)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+        return f"{type(self).__name__}({values})"
+
+
+@dataclass(frozen=True)
+class Restarts(Plan):
+    """`plan` up to `n` times with other random numbers, on what is still robust."""
+
+    plan: Plan
+    n: int = 5
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"restarts is {self.n}; give 1 or more")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the plan, `n` times."""
+        inner = self.plan.stages()
+        return tuple(
+            Stage(stage.attack, stage.restart + round_ * len(inner))
+            for round_ in range(self.n)
+            for stage in inner
+        )
+
+    def supports(self, threat: Threat) -> bool:
+        """As the plan does."""
+        return self.plan.supports(threat)
+
+    def __str__(self) -> str:
+        return f"Restarts({self.plan}, {self.n})"
+
+
+@dataclass(frozen=True, init=False)
+class Cascade(Plan):
+    """Several plans in turn; the survivors of one go on to the next. Put cheap ones first."""
+
+    plans: tuple[Plan, ...]
+
+    def __init__(self, *plans: Plan) -> None:
+        if not plans:
+            raise InputError("a cascade needs at least one attack")
+        object.__setattr__(self, "plans", plans)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of every plan, in order."""
+        return tuple(stage for plan in self.plans for stage in plan.stages())
+
+    def supports(self, threat: Threat) -> bool:
+        """All of its plans do."""
+        return all(plan.supports(threat) for plan in self.plans)
+
+    def __str__(self) -> str:
+        return f"Cascade({', '.join(map(str, self.plans))})"

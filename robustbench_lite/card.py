@@ -1,0 +1,128 @@
+"""What is known of a trained model: a TOML file that lies beside its weights."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from robustbench_lite.errors import InputError
+from robustbench_lite.threat import Lp, Norm
+
+Scalar = str | int | float | bool
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(_Strict):
+    """Everything that decides the weights of a trained model."""
+
+    arch: str
+    arch_set: dict[str, Scalar] = Field(default_factory=dict)
+    defense: str = "standard"
+    defense_set: dict[str, Scalar] = Field(default_factory=dict)
+    data: str
+    exclude: str = ""
+    norm: Norm = Norm.LINF
+    eps: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=0.0, ge=0, le=1)
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 128
+    lr: PositiveFloat = 0.1
+    weight_decay: float = Field(default=5e-4, ge=0)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    seed: int = 0
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with any field."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+class Measured(_Strict):
+    """Accuracies on the test data, as the card's author measured them."""
+
+    data: str
+    n: PositiveInt
+    seed: int
+    attack: str
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_ci95: tuple[float, float]
+
+
+class Card(_Strict):
+    """A model card.
+
+    `norm` and `eps` are the threat that the model is meant to be measured under, `test_data` the
+    data; both are the defaults of `rbl attack`.
+    """
+
+    name: str
+    summary: str = ""
+    classes: PositiveInt
+    channels: PositiveInt
+    size: PositiveInt
+    parameters: PositiveInt
+    test_data: str
+    norm: Norm
+    eps: float = Field(ge=0)
+    train_samples: PositiveInt
+    train_ids_sha256: str
+    train_minutes: float
+    sha256: str
+    recipe: Recipe
+    measured: Measured
+
+    @property
+    def threat(self) -> Lp:
+        """The threat that the model is meant to be measured under."""
+        return Lp(self.norm, self.eps)
+
+
+def read_card(path: Path) -> Card:
+    """The card in a TOML file.
+
+    Raises:
+        InputError: the file is missing, is not TOML, or lacks or misspells a field.
+    """
+    try:
+        return Card.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"model card {path} does not exist; keep the .toml that rbl train wrote beside the weights"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"model card {path} cannot be read ({error}); restore it") from error
+    except ValidationError as error:
+        raise InputError(f"model card {path}: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line: field, what is wrong."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+
+
+def card_text(card: Card) -> str:
+    """The card as TOML."""
+    return _toml(card.model_dump(mode="json"))
+
+
+def _toml(table: Mapping[str, Any], path: str = "") -> str:
+    # JSON's scalars and arrays are TOML's too; the standard library only reads TOML.
+    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
+    text = "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in plain.items())
+    for key, inner in table.items():
+        if isinstance(inner, Mapping) and inner:
+            text += f"\n[{path}{key}]\n" + _toml(inner, f"{path}{key}.")
+    return text

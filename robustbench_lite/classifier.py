@@ -1,0 +1,163 @@
+"""A model that attacks and judges can talk to: images in [0, 1] in, logits out."""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from robustbench_lite.errors import InputError, WrongModelError
+from robustbench_lite.threat import Access
+
+_AGREEMENT = 1e-4
+
+
+class Classifier(nn.Module):
+    """Wraps a module so that everybody sees pixels in [0, 1] and logits of shape (N, classes).
+
+    Args:
+        model: maps images (N, C, H, W) to logits (N, K), K >= 2. It is never changed.
+        mean: per-channel mean that the model's inputs are normalised with; None for none.
+        std: per-channel standard deviation, given together with `mean`.
+        bounds: the pixel range that the model was trained on, before `mean` and `std`.
+        classes: class names, if known.
+        access: the most that this classifier can give (a scores-only one has no gradients).
+        name: what tables call it.
+
+    Raises:
+        InputError: only one of `mean` and `std` is given, a std is not positive, or the bounds are
+            not increasing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        classes: Sequence[str] | None = None,
+        access: Access = Access.GRADIENTS,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise InputError("mean and std go together; give both or neither")
+        if not bounds[0] < bounds[1]:
+            raise InputError(f"bounds are {bounds}; give (low, high) with low < high")
+        if std is not None and not all(s > 0 for s in std):
+            raise InputError(f"std is {tuple(std)}; every channel needs a positive number")
+        self.model = model
+        self.bounds = bounds
+        self.classes = None if classes is None else tuple(classes)
+        self.access = access
+        self.name = name or type(model).__name__
+        low, high = bounds
+        scale = torch.full((1, 1, 1), high - low)
+        shift = torch.full((1, 1, 1), low)
+        if mean is not None and std is not None:
+            spread = torch.tensor(list(std)).reshape(-1, 1, 1)
+            shift = (shift - torch.tensor(list(mean)).reshape(-1, 1, 1)) / spread
+            scale = scale / spread
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.plain = mean is None and bounds == (0.0, 1.0)
+
+    scale: Tensor
+    shift: Tensor
+    plain: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) float32 of images (N, C, H, W) in [0, 1].
+
+        Raises:
+            WrongModelError: the model returned something else than (N, K) with K >= 2.
+        """
+        logits = self.model(x if self.plain else x * self.scale + self.shift)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise WrongModelError(
+                f"model {self.name!r} returned {got} for {x.shape[0]} images; "
+                "it must return logits of shape (N, classes)"
+            )
+        if logits.shape[1] < 2:
+            raise WrongModelError(
+                f"model {self.name!r} has one output; "
+                "return two logits for a two-class problem, for example (-z, z)"
+            )
+        return logits.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are (the CPU if it has none)."""
+        first = next(self.model.parameters(), None)
+        return self.scale.device if first is None else first.device
+
+
+def as_classifier(model: nn.Module) -> Classifier:
+    """`model` itself if it is a Classifier, else a Classifier around it."""
+    return model if isinstance(model, Classifier) else Classifier(model).to(_device_of(model))
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """In eval mode and without parameter gradients inside; exactly as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        model.eval()
+        for p, _ in wanted:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for p, requires_grad in wanted:
+            p.requires_grad_(requires_grad)
+
+
+class _Prepared(nn.Module):
+    """A frozen, folded, channels-last copy."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
+        return logits
+
+
+def prepare(classifier: Classifier, example: Tensor) -> Classifier:
+    """A faster copy for attacking: batch norm folded into convolutions, channels-last, frozen.
+
+    The copy's logits on `example` (N, C, H, W) are compared with the original's; if they differ by
+    more than 1e-4 of the largest logit, or the model cannot be traced, the original is used.
+
+    Returns:
+        The copy, or `classifier` itself where the copy would not be the same function.
+    """
+    if classifier.access < Access.GRADIENTS or not len(example):
+        return classifier
+    with borrowed(classifier), torch.no_grad():
+        try:
+            copied = copy.deepcopy(classifier)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                folded = fuse(copied.model, inplace=True)
+        except Exception:  # noqa: BLE001 - any foreign model may fail to trace: slower, not wrong
+            return classifier
+        folded = folded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        copied.model = _Prepared(folded)
+        expected, got = classifier(example), copied(example)
+        tolerance = _AGREEMENT * expected.abs().max()
+        same = bool(((expected - got).abs() <= tolerance).all())
+    return copied if same else classifier

@@ -1,0 +1,128 @@
+"""`rbl attack`: how robust is one model?"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_lite.cli import options
+from robustbench_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from robustbench_lite.data import Dataset
+    from robustbench_lite.results import Outcome
+
+
+def attack(
+    model: Annotated[str, typer.Option("--model", "-m", help="A registered model or a .safetensors file.")],
+    attacks: Annotated[
+        list[str], typer.Option("--attack", "-a", help="An attack; repeat for the worst case over several.")
+    ],
+    data: options.Data = None,
+    norm: options.NormName = None,
+    eps: options.Eps = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
+    ] = None,
+    restarts: Annotated[int, typer.Option("--restarts", help="Tries with other random numbers.")] = 1,
+    n: options.Samples = 1000,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    targeted: Annotated[
+        str | None, typer.Option("--targeted", help="Reach a class: next, random or its number.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Equal bit by bit for every batch size, at some cost.")
+    ] = False,
+    json_file: options.JsonFile = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save-adversarials", help="Write the adversarial examples to this .npz."),
+    ] = None,
+) -> None:
+    """Attack a classifier and print how much of its accuracy is left.
+
+    Data, norm and eps come from the model's card where they are not given.
+    """
+    options.check_writable(json_file, "--json")
+    options.check_writable(save, "--save-adversarials")
+    if batch_size < 1:
+        raise InputError(f"--batch-size {batch_size} holds nothing; give 1 or more")
+
+    from robustbench_lite.cli import screen
+    from robustbench_lite.judge import evaluate
+    from robustbench_lite.results import worst_case
+
+    goal = options.goal_of(targeted)
+    given = options.settings(values or [])
+    plans = [options.plan_of(name, given, restarts) for name in attacks]
+    classifier, card = options.model_of(model, options.device_of(device))
+    threat = options.threat_of(norm, eps, card)
+    samples = options.data_of(data, n, seed, card)
+    outcomes = []
+    for name, plan in zip(attacks, plans, strict=True):
+        with screen.watching(name) as report:
+            outcome = evaluate(
+                classifier,
+                plan,
+                threat,
+                samples,
+                goal=goal,
+                seed=seed,
+                batch_size=batch_size,
+                exact=exact,
+                report=report,
+            )
+        outcomes.append(outcome)
+    rows = list(zip(attacks, outcomes, strict=True))
+    if len(outcomes) > 1:
+        rows.append(("worst case", worst_case(outcomes)))
+    out = screen.console()
+    out.print(screen.attack_table(rows))
+    screen.show_doubts(out, outcomes)
+    if json_file is not None:
+        entries = [o.to_json() | {"versions": versions()} for o in outcomes]
+        options.write_whole(json_file, json.dumps(entries, indent=1).encode())
+    if save is not None:
+        kept = _archive(rows[-1][1], samples, classifier)
+        options.write_whole(save, kept)
+
+
+def versions() -> dict[str, str]:
+    """What computed the figures."""
+    names = ("robustbench-lite", "torch", "torchvision", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def _archive(outcome: Outcome, data: Dataset, classifier: Any) -> bytes:
+    """The npz: float images, 8-bit images, and which of either are adversarial examples."""
+    import numpy as np
+    import torch
+
+    from robustbench_lite.results import as_bytes
+
+    rounded, inside = as_bytes(outcome, data)
+    broken = torch.tensor([r.correct and not r.robust and r.attack != "" for r in outcome.records])
+    with torch.no_grad():
+        labels = torch.cat(
+            [classifier(part.to(classifier.device)).argmax(1).cpu() for part in (rounded / 255).split(256)]
+        )
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        x=rounded.numpy().transpose(0, 2, 3, 1),
+        y=data.y.numpy(),
+        x_float=outcome.adversarials.numpy(),
+        adversarial=broken.numpy(),
+        adversarial_8bit=(broken & inside & (labels != data.y)).numpy(),
+        ids=np.array([r.id for r in outcome.records]),
+    )
+    return file.getvalue()

@@ -1,0 +1,190 @@
+"""How the options' texts become values; shared by the commands."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_lite.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from robustbench_lite.attack import Plan
+    from robustbench_lite.card import Card
+    from robustbench_lite.classifier import Classifier
+    from robustbench_lite.data import Dataset
+    from robustbench_lite.goal import Goal
+    from robustbench_lite.threat import Lp
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="Data set, such as digits or npz:PATH.", show_default="the model's"),
+]
+NormName = Annotated[
+    str | None,
+    typer.Option("--norm", help="linf, l2 or l1.", show_default="the model's"),
+]
+Eps = Annotated[
+    str | None,
+    typer.Option("--eps", help="Largest distance, as 0.3 or 8/255.", show_default="the model's"),
+]
+Samples = Annotated[int, typer.Option("--n", help="Samples to evaluate.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Samples attacked side by side.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write figures and samples here.")]
+_FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
+
+
+def number(text: str, option: str) -> float:
+    """A number such as 0.3, inf or 8/255.
+
+    Raises:
+        InputError: it is not one, or is NaN or negative; the message names the option.
+    """
+    import math
+
+    match = _FRACTION.fullmatch(text)
+    try:
+        value = float(match[1]) / float(match[2]) if match else float(text)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if math.isnan(value) or value < 0:
+        raise InputError(f"{option} {text!r} is not a number of 0 or more; write it as 0.3 or 8/255")
+    return value
+
+
+def threat_of(norm: str | None, eps: str | None, card: Card) -> Lp:
+    """The threat of --norm and --eps, by default the card's.
+
+    Raises:
+        InputError: the norm is unknown, eps is not a number, or eps is missing for another norm
+            than the card's.
+    """
+    from robustbench_lite.threat import Lp, Norm
+
+    if norm is not None and norm not in list(Norm):
+        raise InputError(f"--norm {norm!r} is unknown; choose from {', '.join(Norm)}")
+    chosen = card.norm if norm is None else Norm(norm)
+    if eps is not None:
+        return Lp(chosen, number(eps, "--eps"))
+    if chosen is not card.norm:
+        raise InputError(
+            f"--eps is needed: the card of {card.name!r} gives one for {card.norm}, not for {chosen}"
+        )
+    return Lp(chosen, card.eps)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of --device.
+
+    Raises:
+        InputError: it does not exist here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name!r} cannot be used here; try --device cpu") from error
+    return device
+
+
+def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
+    """The samples of --data and --n, by default from the card's test data."""
+    from robustbench_lite.registry import load_data
+
+    if n < 1:
+        raise InputError(f"--n {n} leaves nothing to evaluate; give 1 or more")
+    data = load_data(spec or card.test_data)
+    shape = (card.channels, card.size, card.size)
+    if tuple(data.x.shape[1:]) != shape:
+        raise InputError(
+            f"--data {spec or card.test_data}: images of shape {tuple(data.x.shape[1:])} do not fit "
+            f"model {card.name!r}, which takes {shape}; choose other data or another model"
+        )
+    return data.sample(n, seed)
+
+
+def settings(texts: list[str]) -> dict[str, str]:
+    """The values of --set KEY=VALUE.
+
+    Raises:
+        InputError: a text has no equals sign.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for key, equals, _ in pairs:
+        if not equals or not key:
+            raise InputError(f"--set {key!r} is not KEY=VALUE; write it as --set steps=100")
+    return {key: value for key, _, value in pairs}
+
+
+def plan_of(name: str, values: dict[str, str], restarts: int) -> Plan:
+    """The attack of a name with its settings, restarted where asked."""
+    from robustbench_lite.attack import Restarts
+    from robustbench_lite.registry import load_attack
+
+    attack = load_attack(name, **values)
+    return attack if restarts == 1 else Restarts(attack, restarts)
+
+
+def goal_of(targeted: str | None) -> Goal:
+    """The goal of --targeted.
+
+    Raises:
+        InputError: it is neither next, random nor a class number.
+    """
+    from robustbench_lite.goal import Choice, Targeted, Untargeted
+
+    if targeted is None:
+        return Untargeted()
+    if targeted in list(Choice):
+        return Targeted(Choice(targeted))
+    if targeted.isdigit():
+        return Targeted(int(targeted))
+    raise InputError(f"--targeted {targeted!r} is unknown; write next, random or a class number")
+
+
+def model_of(spec: str, device: torch.device) -> tuple[Classifier, Card]:
+    """The classifier of --model on its device, and its card."""
+    from robustbench_lite.registry import load_card, load_model
+
+    return load_model(spec).to(device), load_card(spec)
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Find out before the work starts whether a file can be written.
+
+    Raises:
+        InputError: it cannot; the message names the option.
+    """
+    if path is None:
+        return
+    folder = path.parent
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"the folder {folder} does not exist"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        reason = "permission is denied"
+    if reason:
+        raise InputError(f"{option} {path} cannot be written: {reason}; choose another path")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write to a temporary name, sync, rename: never half a file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

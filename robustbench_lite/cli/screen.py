@@ -1,0 +1,121 @@
+"""What the terminal shows: one progress line, one table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from robustbench_lite.judge import Progress as Stand
+    from robustbench_lite.results import Outcome
+    from robustbench_lite.threat import Lp
+
+_PLAIN_EVERY = 10.0
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+@contextmanager
+def watching(title: str) -> Iterator[Callable[[Stand], None]]:
+    """A progress bar on stderr; a line every ten seconds where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield _plain(title)
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[left]} left, {task.fields[robust]} robust so far"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, left="-", robust="-")
+
+        def show(stand: Stand) -> None:
+            left = stand.total - stand.done
+            bar.update(
+                task, total=stand.total, completed=stand.done, left=left, robust=stand.robust
+            )
+
+        yield show
+
+
+def _plain(title: str) -> Callable[[Stand], None]:
+    last = time.monotonic()
+
+    def show(stand: Stand) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_EVERY:
+            last = time.monotonic()
+            sys.stderr.write(
+                f"{title}: {stand.total - stand.done} left, {stand.robust} robust so far\n"
+            )
+
+    return show
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with one digit."""
+    return f"{100 * value:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """A 95 % interval in percent."""
+    return f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def size(value: float | None) -> str:
+    """A distance with three significant digits, or a dash."""
+    return "-" if value is None else f"{value:#.3g}"
+
+
+def distance(threat: Lp) -> str:
+    """A threat for people: `linf 8/255`, `l2 0.5`."""
+    levels = threat.eps * 255
+    if 0 < threat.eps < 0.2 and abs(levels - round(levels)) < 1e-6:
+        return f"{threat.norm} {round(levels)}/255"
+    return f"{threat.norm} {threat.eps:g}"
+
+
+def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
+    """One row an attack."""
+    first = rows[0][1]
+    title = f"{first.model} on {first.data}, {first.n} samples, {distance(first.threat)}"
+    if first.goal != "untargeted":
+        title += f", {first.goal}"
+    table = Table(
+        title=f"{title}, seed {first.seed}", title_justify="left", title_style="bold", box=None
+    )
+    table.add_column("attack", overflow="fold")
+    for name in ("clean %", "robust %", "95 % interval", "mean size", "median", "queries", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, outcome in rows:
+        table.add_row(
+            label,
+            percent(outcome.clean_accuracy),
+            percent(outcome.robust_accuracy),
+            interval(*outcome.robust_ci95),
+            size(outcome.mean_size),
+            size(outcome.median_size),
+            f"{outcome.queries_per_sample:.1f}",
+            f"{outcome.seconds:.1f}",
+            style="bold" if label == "worst case" else "",
+        )
+    return table
+
+
+def show_doubts(screen: Console, outcomes: Sequence[Outcome]) -> None:
+    """The reasons not to trust the figures, each once."""
+    for doubt in dict.fromkeys(d for o in outcomes for d in o.doubts):
+        screen.print(f"doubt: {doubt}", style="yellow")

@@ -1,0 +1,48 @@
+"""The contracts of a defense: one that is trained in, or one that wraps a trained classifier."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from robustbench_lite.classifier import Classifier
+from robustbench_lite.rng import Rng
+from robustbench_lite.threat import Lp
+
+
+@dataclass(frozen=True)
+class Defense(ABC):
+    """A frozen dataclass whose fields are hyper-parameters.
+
+    Attributes:
+        randomized: its classifier is random, so attackers average over passes (EOT).
+    """
+
+    randomized: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Training(Defense):
+    """A defense that is trained in: what a training step minimises."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
+        """The scalar to minimise on one batch.
+
+        Args:
+            model: maps images (N, C, H, W) in [0, 1] to logits (N, K), in training mode.
+            x: (N, C, H, W) augmented images.
+            y: (N,) labels.
+            threat: what to become robust against, at the present point of the warm-up.
+            rng: random numbers keyed by sample and epoch.
+        """
+
+
+@dataclass(frozen=True)
+class Wrapping(Defense):
+    """A defense at inference time: it turns a classifier into another one."""
+
+    @abstractmethod
+    def wrap(self, classifier: Classifier) -> Classifier:
+        """The defended classifier."""

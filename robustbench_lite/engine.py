@@ -1,0 +1,248 @@
+"""Continuous batching: one attack over many samples, every slot of the batch always busy.
+
+One call of `step` moves every slot once. A sample that is fooled, out of steps or out of queries
+leaves at once; waiting samples take the free slots; when none waits, the batch shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.attack import Attack, State
+from robustbench_lite.classifier import Classifier
+from robustbench_lite.oracle import Ledger, Oracle
+from robustbench_lite.rng import Rng
+from robustbench_lite.threat import Threat
+
+_EXACT_WIDTH = 32
+_REFILL = 8  # refill when an eighth of the batch is free: starting few samples at a time is slow
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, as far as it may not change what comes out.
+
+    Attributes:
+        batch_size: slots.
+        exact: pad every call to a fixed number of slots, so that results are equal bit by bit
+            whatever the batch size, the order and the sharding.
+        early_leave: False keeps fooled samples in their slots (for measuring what leaving saves).
+        device: where to compute.
+    """
+
+    batch_size: int = 256
+    exact: bool = False
+    early_leave: bool = True
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def width(self) -> int:
+        """How many slots there are."""
+        return _EXACT_WIDTH if self.exact else self.batch_size
+
+
+@dataclass(frozen=True)
+class Work:
+    """The samples to attack: x (N, C, H, W), y (N,), random keys (N,), query budgets (N,)."""
+
+    x: Tensor
+    y: Tensor
+    keys: Tensor
+    budget: Tensor
+    classes: int
+    targeted: bool = False
+    eot: int = 1
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The batch: which sample each slot holds, where it stands, what it asked and found."""
+
+    sample: Tensor
+    keys: Tensor
+    step: Tensor
+    oracle: Oracle[Threat]
+    state: State
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def take(self, index: Tensor) -> _Slots:
+        return _Slots(
+            self.sample[index],
+            self.keys[index],
+            self.step[index],
+            self.oracle.take(index),
+            _map(self.state, lambda v: v[index]),
+        )
+
+    def join(self, other: _Slots) -> _Slots:
+        theirs = iter(_tensors(other.state))
+        return _Slots(
+            torch.cat([self.sample, other.sample]),
+            torch.cat([self.keys, other.keys]),
+            torch.cat([self.step, other.step]),
+            self.oracle.join(other.oracle),
+            _map(self.state, lambda v: torch.cat([v, next(theirs)])),
+        )
+
+
+def _tensors(state: State) -> list[Tensor]:
+    return [getattr(state, f.name) for f in fields(state)]  # type: ignore[arg-type]  # a dataclass by contract
+
+
+def _map(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    names = [f.name for f in fields(state)]  # type: ignore[arg-type]  # a dataclass by contract
+    changed: dict[str, Any] = {name: change(getattr(state, name)) for name in names}
+    return replace(state, **changed)  # type: ignore[type-var]  # a dataclass by contract
+
+
+def attack_all(
+    attack: Attack,
+    classifier: Classifier,
+    threat: Threat,
+    work: Work,
+    settings: Settings,
+    report: Callable[[int, int], None],
+) -> Ledger:
+    """Run `attack` on every sample of `work`.
+
+    Args:
+        attack: what proposes.
+        classifier: what is asked; already prepared and on the device.
+        threat: what the attacker may do.
+        work: the samples, at least one.
+        settings: how to run.
+        report: called with (samples done, of these fooled) as samples leave.
+
+    Returns:
+        The ledger of all samples on the CPU, in the order of `work`. Its examples are claims of
+        the prepared classifier; `evaluate` asks the original about them.
+    """
+    return _Run(attack, classifier, threat, work, settings, report).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        attack: Attack,
+        classifier: Classifier,
+        threat: Threat,
+        work: Work,
+        settings: Settings,
+        report: Callable[[int, int], None],
+    ) -> None:
+        self.attack = attack
+        self.classifier = classifier
+        self.threat = threat
+        self.work = work
+        self.settings = settings
+        self.report = report
+        self.total = Ledger.blank(work.x, work.budget.clone())
+        self.next = 0
+        self.done = 0
+        self.closing: list[_Slots] = []
+
+    def run(self) -> Ledger:
+        slots: _Slots | None = None
+        while slots is not None or self.next < len(self.work):
+            slots = self._refill(slots)
+            slots = self._leave(self._step(slots))
+            waiting = sum(map(len, self.closing))
+            if waiting and (slots is None or waiting * 4 >= self.settings.width):
+                self._close()
+        self._close()
+        return self.total
+
+    def _refill(self, slots: _Slots | None) -> _Slots:
+        width = self.settings.width
+        free = width - (0 if slots is None else len(slots))
+        count = min(free, len(self.work) - self.next)
+        if slots is not None and (count == 0 or (count == free and free * _REFILL < width)):
+            return slots
+        sample = torch.arange(self.next, self.next + count)
+        self.next += count
+        fresh = self._start(sample)
+        return fresh if slots is None else slots.join(fresh)
+
+    def _start(self, sample: Tensor) -> _Slots:
+        count = len(sample)
+        if self.settings.exact:
+            sample = sample[torch.arange(self.settings.width).clamp(max=count - 1)]
+        device, work = self.settings.device, self.work
+        oracle: Oracle[Threat] = Oracle(
+            self.classifier,
+            self.threat,
+            work.x[sample].to(device),
+            work.y[sample].to(device),
+            work.classes,
+            targeted=work.targeted,
+            minimal=self.attack.minimal,
+            budget=work.budget[sample],
+            eot=work.eot,
+        )
+        keys = work.keys[sample].to(device)
+        step = torch.zeros_like(keys)
+        state = self.attack.start(oracle, oracle.x, oracle.y, Rng(keys, step))
+        slots = _Slots(sample.to(device), keys, step, oracle, state)
+        return slots.take(torch.arange(count)) if len(sample) > count else slots
+
+    def _padded(self, slots: _Slots) -> _Slots:
+        if not self.settings.exact or len(slots) == self.settings.width:
+            return slots
+        return slots.take(torch.arange(self.settings.width).clamp(max=len(slots) - 1))
+
+    def _step(self, slots: _Slots) -> _Slots:
+        count = len(slots)
+        slots = self._padded(slots)
+        oracle, step = slots.oracle, slots.step + 1
+        rng = Rng(slots.keys, step)
+        state = self.attack.step(oracle, oracle.x, oracle.y, rng, slots.state)
+        moved = _Slots(slots.sample, slots.keys, step, oracle, state)
+        return moved.take(torch.arange(count)) if len(moved) > count else moved
+
+    def _leave(self, slots: _Slots) -> _Slots | None:
+        """Take out the slots that are finished; those not yet fooled get a last look."""
+        book = slots.oracle.ledger
+        fooled = book.found & (not self.attack.minimal)
+        spent = book.budget < self.work.eot
+        over = slots.step >= self.attack.steps
+        leaving = over | spent | (fooled & self.settings.early_leave)
+        if not bool(leaving.any()):
+            return slots
+        last_look = over & ~spent & ~fooled
+        self._write((leaving & ~last_look).nonzero().flatten(), slots)
+        if bool(last_look.any()):
+            self.closing.append(slots.take(last_look.nonzero().flatten()))
+        staying = (~leaving).nonzero().flatten()
+        return slots.take(staying) if len(staying) else None
+
+    def _close(self) -> None:
+        """The last proposal of an attack has not been asked about yet: ask, in full batches."""
+        if not self.closing:
+            return
+        pile = self.closing[0]
+        for more in self.closing[1:]:
+            pile = pile.join(more)
+        self.closing.clear()
+        for part in torch.arange(len(pile)).split(self.settings.width):
+            slots = self._padded(pile.take(part))
+            slots.oracle.check(slots.state.adv)
+            self._write(torch.arange(len(part)), slots)
+
+    def _write(self, rows: Tensor, slots: _Slots) -> None:
+        if not len(rows):
+            return
+        sample = slots.sample[rows].cpu()
+        for name, whole in vars(self.total).items():
+            whole[sample] = getattr(slots.oracle.ledger, name)[rows].cpu()
+        self.done += len(rows)
+        self.report(len(rows), int(self.total.found[sample].sum()))

@@ -1,0 +1,294 @@
+"""The only judge: evaluate(model, attack, threat, data) -> Outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_lite.attack import Plan, Stage
+from robustbench_lite.classifier import Classifier, as_classifier, borrowed, prepare
+from robustbench_lite.data import Dataset, checked_for, content_of
+from robustbench_lite.engine import Settings, Work, attack_all
+from robustbench_lite.errors import InputError, UnsupportedError, WrongModelError
+from robustbench_lite.goal import Goal, Targeted, Untargeted
+from robustbench_lite.oracle import Ledger
+from robustbench_lite.results import Outcome, Record
+from robustbench_lite.rng import key_of
+from robustbench_lite.threat import Lp
+
+_EOT = 20
+_UNLIMITED = 2**62
+_NOT_FINITE = "the model returned NaN or infinite logits"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an evaluation stands: samples attacked so far, all samples, still robust."""
+
+    done: int
+    total: int
+    robust: int
+
+
+def evaluate(
+    model: nn.Module,
+    attack: Plan,
+    threat: Lp,
+    data: Dataset,
+    *,
+    goal: Goal | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    exact: bool = False,
+    early_leave: bool = True,
+    report: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Attack what the model gets right and judge every adversarial example by the original model.
+
+    The model is left exactly as it was. What comes out depends on the samples, the attack and the
+    seed only; batch size and order change nothing but, through the rounding of floating point,
+    samples whose margin is under 1e-4 (`exact` removes even that, at some cost of time).
+
+    Args:
+        model: a Classifier, or any module that maps images (N, C, H, W) in [0, 1] to logits.
+        attack: an attack, Restarts or a Cascade.
+        threat: what the attacker may do.
+        data: the samples.
+        goal: what counts as success; untargeted if None.
+        seed: of all random numbers.
+        batch_size: how many samples are attacked side by side.
+        exact: results equal bit by bit for every batch size and order.
+        early_leave: False goes on attacking fooled samples; it only costs time.
+        report: called as samples finish.
+
+    Raises:
+        InputError: data and model do not belong together, or batch_size is below 1.
+        UnsupportedError: the attack cannot keep to the threat or needs more access than it gives.
+        WrongModelError: the model does not return logits of shape (N, classes).
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give 1 or more")
+    classifier = as_classifier(model)
+    _check_fit(attack, threat, classifier)
+    settings = Settings(batch_size, exact, early_leave, classifier.device)
+    with torch.random.fork_rng(devices=_cuda_devices(classifier.device)), borrowed(classifier):
+        torch.manual_seed(key_of("foreign randomness", seed))
+        judge = _Judge(classifier, threat, data, goal or Untargeted(), seed, settings, report)
+        return judge.run(attack)
+
+
+def _cuda_devices(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []
+
+
+def _check_fit(attack: Plan, threat: Lp, classifier: Classifier) -> None:
+    if not attack.supports(threat):
+        raise UnsupportedError(
+            f"{attack} does not work in the {threat.norm} norm; "
+            "choose another --norm or another attack (rbl show NAME lists what it supports)"
+        )
+    given = min(threat.access, classifier.access)
+    if attack.least_access > given:
+        raise UnsupportedError(
+            f"{attack} needs {attack.least_access.name.lower()}, but model and threat give "
+            f"{given.name.lower()} only; choose an attack that needs no more"
+        )
+
+
+def predict(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
+    """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it."""
+    parts = []
+    with torch.no_grad():
+        for chunk in x.split(settings.width):
+            rows = torch.arange(settings.width if settings.exact else len(chunk))
+            padded = chunk[rows.clamp(max=len(chunk) - 1)].to(settings.device)
+            parts.append(_ask(classifier, padded)[: len(chunk)].cpu())
+    return torch.cat(parts)
+
+
+def _ask(classifier: Classifier, x: Tensor) -> Tensor:
+    try:
+        return classifier(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+    except WrongModelError:
+        raise
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0]
+        raise InputError(
+            f"model {classifier.name!r} cannot take images of shape {tuple(x.shape[1:])} "
+            f"({cause}); check that model and data belong together"
+        ) from error
+
+
+class _Judge:
+    """One evaluation: the clean pass, the stages, the verification, the records."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        threat: Lp,
+        data: Dataset,
+        goal: Goal,
+        seed: int,
+        settings: Settings,
+        report: Callable[[Progress], None] | None,
+    ) -> None:
+        self.classifier, self.threat, self.data = classifier, threat, data
+        self.goal, self.seed, self.settings, self.report = goal, seed, settings, report
+        self.doubts: list[str] = []
+        self.started = time.perf_counter()
+        clean = predict(classifier, data.x, settings)
+        self.classes = clean.shape[1]
+        checked_for(data, self.classes)
+        self.finite = torch.isfinite(clean).all(1)
+        self.correct = (clean.argmax(1) == data.y) & self.finite
+        self.random = self._is_random(clean)
+        self.targets = data.y
+        self.attackable = self.correct.clone()
+        if isinstance(goal, Targeted):
+            self.targets = goal.labels(data, self.classes, seed)
+            self.attackable &= self.targets != data.y
+        n = len(data)
+        self.best = Ledger.blank(data.x, torch.full((n,), threat.queries or _UNLIMITED))
+        self.broken_by = [""] * n
+        self.unverified = 0
+
+    def _is_random(self, clean: Tensor) -> bool:
+        some = self.data.x[: self.settings.width]
+        again = predict(self.classifier, some, self.settings)
+        first = clean[: len(some)]
+        both = torch.isfinite(again) & torch.isfinite(first)
+        apart = torch.where(both, (again - first).abs(), 0)
+        differs = bool((apart > 1e-4 * torch.where(both, first.abs(), 0).max()).any())
+        if differs:
+            self.doubts.append(
+                f"the model is random: gradients are averaged over {_EOT} passes, "
+                "and another run can give another figure"
+            )
+        return differs
+
+    def run(self, plan: Plan) -> Outcome:
+        example = self.data.x[: self.settings.width].to(self.settings.device)
+        fast = self.classifier if self.random else prepare(self.classifier, example)
+        for stage in plan.stages():
+            rows = self._survivors(stage)
+            if len(rows):
+                self._stage(stage, rows, fast)
+        return self._outcome(plan)
+
+    def _survivors(self, stage: Stage) -> Tensor:
+        going_on = self.attackable & (self.best.budget > 0)
+        if not stage.attack.minimal:
+            going_on = going_on & ~self._broken()
+        return going_on.nonzero().flatten()
+
+    def _broken(self) -> Tensor:
+        return self.best.found & self.threat.contains(self.data.x, self.best.adv)
+
+    def _stage(self, stage: Stage, rows: Tensor, fast: Classifier) -> None:
+        claims = self._attack(stage, rows, fast)
+        verified = self._keep_verified(stage, rows, claims)
+        lost = rows[claims.found & ~verified]
+        if len(lost) and fast is not self.classifier:
+            again = self._attack(stage, lost, self.classifier)
+            lost = lost[again.found & ~self._keep_verified(stage, lost, again)]
+        self.unverified += len(lost)
+
+    def _attack(self, stage: Stage, rows: Tensor, classifier: Classifier) -> Ledger:
+        name = type(stage.attack).__name__
+        parts = [self.data.ids[i] for i in rows.tolist()]
+        keys = [key_of(self.seed, content_of(p), name, stage.restart) for p in parts]
+        work = Work(
+            x=self.data.x[rows],
+            y=self.targets[rows],
+            keys=torch.tensor(keys),
+            budget=self.best.budget[rows],
+            classes=self.classes,
+            targeted=isinstance(self.goal, Targeted),
+            eot=_EOT if self.random else 1,
+        )
+        done = fooled = 0
+        base = int((self.correct & ~self._broken()).sum())
+
+        def advance(more: int, more_fooled: int) -> None:
+            nonlocal done, fooled
+            done, fooled = done + more, fooled + more_fooled
+            if self.report is not None:
+                self.report(Progress(done, len(rows), base - fooled))
+
+        claims = attack_all(stage.attack, classifier, self.threat, work, self.settings, advance)
+        book = self.best
+        book.queries[rows] += claims.queries
+        book.backwards[rows] += claims.backwards
+        book.budget[rows] -= claims.queries
+        book.invalid[rows] |= claims.invalid
+        return claims
+
+    def _keep_verified(self, stage: Stage, rows: Tensor, claims: Ledger) -> Tensor:
+        """Ask the original model about every claim; keep those that hold and are the smallest."""
+        verified = torch.zeros(len(rows), dtype=torch.bool)
+        claimed = claims.found.nonzero().flatten()
+        if not len(claimed):
+            return verified
+        at, adv = rows[claimed], claims.adv[claimed]
+        logits = predict(self.classifier, adv, self.settings)
+        reached = logits.argmax(1) == self.targets[at]
+        success = reached if isinstance(self.goal, Targeted) else ~reached
+        boxed = (torch.isfinite(adv) & (adv >= 0) & (adv <= 1)).flatten(1).all(1)
+        holds = success & boxed & torch.isfinite(logits).all(1)
+        verified[claimed] = holds
+        at, adv = at[holds], adv[holds]
+        size = self.threat.size(self.data.x[at], adv)
+        better = size < self.best.size[at]
+        at, adv, size = at[better], adv[better], size[better]
+        before = self._broken()
+        self.best.adv[at], self.best.size[at] = adv, size
+        for i in (self._broken() & ~before).nonzero().flatten().tolist():
+            self.broken_by[i] = str(stage.attack)
+        return verified
+
+    def _outcome(self, plan: Plan) -> Outcome:
+        broken = self._broken()
+        invalid = self.best.invalid & ~broken
+        if self.unverified:
+            self.doubts.append(
+                f"{self.unverified} adversarial examples did not fool the original model "
+                "when it was asked again, and are not counted"
+            )
+        errors = int((~self.finite | (self.attackable & invalid)).sum())
+        if errors:
+            self.doubts.append(f"{errors} samples have no verdict: {_NOT_FINITE}")
+        shape = (-1, 1, 1, 1)
+        return Outcome(
+            model=self.classifier.name,
+            attack=str(plan),
+            threat=self.threat,
+            data=self.data.name,
+            goal=str(self.goal),
+            seed=self.seed,
+            seconds=time.perf_counter() - self.started,
+            records=tuple(
+                self._record(i, bool(broken[i]), bool(invalid[i])) for i in range(len(broken))
+            ),
+            adversarials=torch.where(broken.reshape(shape), self.best.adv, self.data.x),
+            doubts=tuple(self.doubts),
+        )
+
+    def _record(self, i: int, broken: bool, invalid: bool) -> Record:
+        correct, finite = bool(self.correct[i]), bool(self.finite[i])
+        failed = not finite or (correct and invalid)
+        size = float(self.best.size[i])
+        return Record(
+            id=self.data.ids[i],
+            label=int(self.data.y[i]),
+            correct=correct,
+            robust=correct and not broken and not failed,
+            size=size if size < float("inf") else None,
+            queries=int(self.best.queries[i]),
+            backwards=int(self.best.backwards[i]),
+            attack=self.broken_by[i],
+            error=_NOT_FINITE if failed else "",
+        )

@@ -1,0 +1,200 @@
+"""Names and loads attacks, defenses, models, data and architectures: through entry points only."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from robustbench_lite.attack import Attack
+from robustbench_lite.card import Card, Recipe, first_problem, read_card
+from robustbench_lite.classifier import Classifier
+from robustbench_lite.data import Dataset, Split
+from robustbench_lite.defense import Defense
+from robustbench_lite.errors import InputError, unknown
+
+
+class Kind(StrEnum):
+    """What can be registered; the entry-point group is `robustbench_lite.` and this."""
+
+    ATTACKS = "attacks"
+    DEFENSES = "defenses"
+    MODELS = "models"
+    DATA = "data"
+    ARCHITECTURES = "architectures"
+
+
+@cache
+def registered(kind: Kind) -> Mapping[str, EntryPoint]:
+    """Every registered name of a kind.
+
+    Raises:
+        InputError: two distributions claim one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"robustbench_lite.{kind}"):
+        known = found.get(point.name)
+        if known is not None and known.value != point.value:
+            raise InputError(
+                f"{kind}: {point.name!r} is registered by both {known.value} and {point.value}; "
+                "uninstall one of the two packages"
+            )
+        found[point.name] = point
+    return dict(sorted(found.items()))
+
+
+def find(kind: Kind, name: str) -> Any:
+    """The object behind a name.
+
+    Raises:
+        InputError: nobody registered the name (the message gives the nearest ones), or its
+            package cannot be imported.
+    """
+    points = registered(kind)
+    if name not in points:
+        raise unknown(str(kind).removesuffix("s"), name, points)
+    try:
+        return points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{kind}: {name!r} ({points[name].value}) cannot be imported: {error}; reinstall it"
+        ) from error
+
+
+def _configured(cls: type, name: str, values: Mapping[str, object]) -> Any:
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise unknown(f"setting of {name!r}", key, known)
+    try:
+        # Strings come from the command line: pydantic turns them into the fields' types.
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{name!r}: {first_problem(error)}") from error
+
+
+def load_attack(name: str, **fields: object) -> Attack:
+    """The attack registered under `name`, with some fields set.
+
+    Raises:
+        InputError: no such attack or field, or a value of the wrong type.
+    """
+    attack: Attack = _configured(find(Kind.ATTACKS, name), name, fields)
+    return attack
+
+
+def load_defense(name: str, **fields: object) -> Defense:
+    """The defense registered under `name`, with some fields set.
+
+    Raises:
+        InputError: no such defense or field, or a value of the wrong type.
+    """
+    defense: Defense = _configured(find(Kind.DEFENSES, name), name, fields)
+    return defense
+
+
+def load_data(spec: str, split: Split = Split.TEST) -> Dataset:
+    """The data set of a name such as `digits` or `npz:PATH`.
+
+    Raises:
+        InputError: no such data, or it cannot be read.
+    """
+    name, _, argument = spec.partition(":")
+    source: Callable[[Split, str], Dataset] = find(Kind.DATA, name)
+    return source(split, argument)
+
+
+def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
+    """An untrained module of the recipe's architecture.
+
+    Raises:
+        InputError: no such architecture or setting.
+    """
+    architecture: Callable[..., nn.Module] = find(Kind.ARCHITECTURES, recipe.arch)
+    try:
+        return architecture(classes, channels, size, **recipe.arch_set)
+    except TypeError as error:
+        raise InputError(
+            f"architecture {recipe.arch!r}: {error}; see rbl show {recipe.arch}"
+        ) from error
+
+
+def load_model(spec: str) -> Classifier:
+    """The classifier of a registered name, or of a .safetensors file with its card beside it.
+
+    Raises:
+        InputError: no such model, or its files cannot be used.
+    """
+    return model_from(weights_of(spec))
+
+
+def load_card(spec: str) -> Card:
+    """The card of a registered model, or of a .safetensors file.
+
+    Raises:
+        InputError: no such model, or its card cannot be read.
+    """
+    return read_card(weights_of(spec).with_suffix(".toml"))
+
+
+def weights_of(spec: str) -> Path:
+    """The weights file behind a model's name or path.
+
+    Raises:
+        InputError: no such model, or a file type that is not loaded.
+    """
+    path = Path(spec)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise InputError(f"model file {path} does not exist; check the path")
+        return path
+    if path.suffix in {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}:
+        raise InputError(
+            f"model file {path} is a pickle, which can run code when it is read; "
+            "save the weights with safetensors.torch.save_file"
+        )
+    location: Path = find(Kind.MODELS, spec)
+    return location
+
+
+def model_from(path: Path) -> Classifier:
+    """The classifier whose weights are in `path`, built as its card says.
+
+    Raises:
+        InputError: the file is damaged, or weights, checksum and card do not belong together.
+    """
+    card = read_card(path.with_suffix(".toml"))
+    recipe = card.recipe
+    module = build(recipe, card.classes, card.channels, card.size)
+    try:
+        content = path.read_bytes()
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"model file {path} is not a whole safetensors file ({error}); copy or train it again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise InputError(
+            f"model file {path} does not match the sha256 in its card; "
+            "use the weights and the card of the same training run"
+        )
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())
+        raise InputError(
+            f"model file {path} does not fit its card: {cause}; train it again"
+        ) from error
+    return Classifier(
+        module.eval(), mean=recipe.mean or None, std=recipe.std or None, name=card.name
+    )

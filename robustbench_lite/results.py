@@ -1,0 +1,229 @@
+"""What an evaluation found: one record a sample, and the figures that follow from the records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_lite.data import Dataset
+from robustbench_lite.errors import InputError
+from robustbench_lite.stats import wilson
+from robustbench_lite.threat import Lp
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample.
+
+    Attributes:
+        id: the sample's content id.
+        label: its class.
+        correct: the original model classifies the original image correctly.
+        robust: correct, and no adversarial example within the threat was found and verified.
+        size: of the best verified adversarial example, None where there is none. An attack that
+            shrinks the perturbation may find one that is larger than eps: then `robust` stays.
+        queries: forward passes that the attack spent.
+        backwards: backward passes that the attack spent.
+        attack: the attack that broke it, "" where none did.
+        error: why this sample has no verdict, "" where it has one. It counts as not robust.
+    """
+
+    id: str
+    label: int
+    correct: bool
+    robust: bool
+    size: float | None
+    queries: int
+    backwards: int
+    attack: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one plan did to one model on one data set.
+
+    Attributes:
+        model: the model's name.
+        attack: the plan with all its hyper-parameters.
+        threat: what the attacker might do.
+        data: the data set's name.
+        goal: what counted as success.
+        seed: of all random numbers.
+        seconds: wall time of the attack and its verification.
+        records: one a sample, in the data's order.
+        adversarials: (N, C, H, W) the verified adversarial example within the threat, the image
+            itself where there is none.
+        doubts: reasons not to trust the figures; empty is good.
+    """
+
+    model: str
+    attack: str
+    threat: Lp
+    data: str
+    goal: str
+    seed: int
+    seconds: float
+    records: tuple[Record, ...]
+    adversarials: Tensor = field(repr=False, compare=False)
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.records)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of samples that the model gets right without an attack."""
+        return sum(r.correct for r in self.records) / self.n
+
+    @property
+    def clean_ci95(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the clean accuracy."""
+        return wilson(sum(r.correct for r in self.records), self.n)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of samples that the model gets right and the attack did not break."""
+        return sum(r.robust for r in self.records) / self.n
+
+    @property
+    def robust_ci95(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the robust accuracy."""
+        return wilson(sum(r.robust for r in self.records), self.n)
+
+    @property
+    def sizes(self) -> list[float]:
+        """Sizes of the verified adversarial examples of the samples that were correct."""
+        return [r.size for r in self.records if r.correct and r.size is not None]
+
+    @property
+    def mean_size(self) -> float | None:
+        """Mean size of the adversarial examples; None where there is none."""
+        return statistics.fmean(self.sizes) if self.sizes else None
+
+    @property
+    def median_size(self) -> float | None:
+        """Median size of the adversarial examples; None where there is none."""
+        return statistics.median(self.sizes) if self.sizes else None
+
+    @property
+    def queries_per_sample(self) -> float:
+        """Mean forward passes over the samples that were attacked; 0 where none was."""
+        spent = [r.queries for r in self.records if r.correct]
+        return statistics.fmean(spent) if spent else 0.0
+
+    def robust_accuracy_at(self, eps: float) -> float:
+        """Robust accuracy at a smaller eps, by the sizes found.
+
+        It is a curve's point for an attack that shrinks the perturbation, and only an upper bound
+        for one that does not.
+
+        Raises:
+            InputError: eps is larger than the threat's, where nothing was searched.
+        """
+        if eps > self.threat.eps:
+            raise InputError(f"eps {eps} is beyond the {self.threat.eps} that was attacked")
+        broken = sum(r.correct and r.size is not None and r.size <= eps for r in self.records)
+        return self.clean_accuracy - broken / self.n
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a sample, the columns of Record."""
+        return pd.DataFrame([asdict(r) for r in self.records])
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures and the samples, ready for json.dumps."""
+        low, high = self.robust_ci95
+        kept = ("id", "correct", "robust", "size", "queries", "error")
+        return {
+            "model": self.model,
+            "attack": self.attack,
+            "threat": {
+                "norm": str(self.threat.norm),
+                "eps": _finite(self.threat.eps),
+                "access": self.threat.access.name.lower(),
+                "queries": self.threat.queries,
+            },
+            "goal": self.goal,
+            "data": self.data,
+            "n": self.n,
+            "seed": self.seed,
+            "clean_accuracy": self.clean_accuracy,
+            "clean_ci95": list(self.clean_ci95),
+            "robust_accuracy": self.robust_accuracy,
+            "robust_ci95": [low, high],
+            "mean_size": self.mean_size,
+            "median_size": self.median_size,
+            "queries_per_sample": self.queries_per_sample,
+            "seconds": round(self.seconds, 3),
+            "doubts": list(self.doubts),
+            "samples": [{k: v for k, v in asdict(r).items() if k in kept} for r in self.records],
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if value < float("inf") else None
+
+
+def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
+    """The per-sample worst case over several outcomes of the same model, threat and samples.
+
+    Raises:
+        InputError: there is none, or they are not about the same samples.
+    """
+    if not outcomes:
+        raise InputError("there is no outcome to combine; run at least one attack")
+    first = outcomes[0]
+    same = {(o.model, o.threat, tuple(r.id for r in o.records)) for o in outcomes}
+    if len(same) > 1:
+        raise InputError("outcomes of different models, threats or samples cannot be combined")
+    adversarials = first.adversarials.clone()
+    records = []
+    for i, found in enumerate(zip(*(o.records for o in outcomes), strict=True)):
+        sized = [(r.size, k) for k, r in enumerate(found) if r.size is not None]
+        size, best = min(sized, default=(None, 0))
+        if size is not None:
+            adversarials[i] = outcomes[best].adversarials[i]
+        records.append(
+            replace(
+                found[best],
+                robust=all(r.robust for r in found),
+                size=size,
+                queries=sum(r.queries for r in found),
+                backwards=sum(r.backwards for r in found),
+                attack=next((r.attack for r in found if r.attack), ""),
+                error=next((r.error for r in found if r.error), ""),
+            )
+        )
+    return replace(
+        first,
+        attack="worst case of " + "; ".join(o.attack for o in outcomes),
+        seconds=sum(o.seconds for o in outcomes),
+        records=tuple(records),
+        adversarials=adversarials,
+        doubts=tuple(dict.fromkeys(d for o in outcomes for d in o.doubts)),
+    )
+
+
+def as_bytes(outcome: Outcome, data: Dataset) -> tuple[Tensor, Tensor]:
+    """The adversarial examples rounded to 8 bits so that they stay within the threat.
+
+    Returns:
+        (N, C, H, W) uint8 images, and (N,) bool: is the rounded image within the threat? Nearest
+        rounding where that stays inside; else rounding towards the original.
+    """
+    threat = outcome.threat
+    nearest = (outcome.adversarials * 255).round()
+    inside = threat.contains(data.x, nearest / 255)
+    original = (data.x * 255).round()
+    towards = original + (outcome.adversarials * 255 - original).trunc()
+    shape = (-1, 1, 1, 1)
+    rounded = torch.where(inside.reshape(shape), nearest, towards).clamp(0, 255)
+    return rounded.to(torch.uint8), threat.contains(data.x, rounded / 255)

@@ -1,0 +1,79 @@
+"""Random numbers keyed by sample, not by batch position.
+
+Every number is a pure function of (seed, sample, attack, restart, step, draw, element): a 64-bit
+counter is hashed with the finaliser of SplitMix64 (Steele, Lea and Flood 2014, section 3). So a
+sample sees the same numbers whoever its batch-mates are, and no global generator is touched.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_A = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_B = 0x94D049BB133111EB - 2**64
+
+
+def key_of(*parts: str | int) -> int:
+    """A signed 64-bit key of the given parts; different parts give different keys."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True
+    )
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64: torch only has the arithmetic one."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _MIX_A
+    z = (z ^ _shift(z, 27)) * _MIX_B
+    return z ^ _shift(z, 31)
+
+
+class Rng:
+    """The random stream of each slot of a batch, at the step where that slot stands.
+
+    Args:
+        keys: (N,) int64, one key a slot.
+        steps: (N,) int64, each slot's step; None for step 0.
+    """
+
+    def __init__(self, keys: Tensor, steps: Tensor | None = None) -> None:
+        steps = torch.zeros_like(keys) if steps is None else steps
+        self._base = _mix(_mix(keys + _GOLDEN) + (steps + 1) * _GOLDEN)
+        self._draws = 0
+
+    def _bits(self, shape: Sequence[int]) -> Tensor:
+        self._draws += 1
+        device = self._base.device
+        offset = (self._draws * _GOLDEN + 2**63) % 2**64 - 2**63  # wraps like int64
+        base = _mix(self._base + offset)
+        counter = torch.arange(math.prod(shape), device=device, dtype=torch.int64) * _GOLDEN
+        return _mix(base[:, None] + counter[None, :]).reshape(len(base), *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, uniform on the open interval (0, 1)."""
+        return (_shift(self._bits(shape), 41).to(torch.float32) + 0.5) * 2.0**-23
+
+    def normal(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, standard normal (Box and Muller 1958)."""
+        radius = torch.sqrt(-2.0 * torch.log(self.uniform(*shape)))
+        return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
+
+    def exponential(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, exponential with mean 1."""
+        return -torch.log(self.uniform(*shape))
+
+    def signs(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, -1 or +1 with equal probability."""
+        return (_shift(self._bits(shape), 63) * 2 - 1).to(torch.float32)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """(N, *shape) int64, uniform on 0 .. high - 1."""
+        return _shift(self._bits(shape), 32) * high >> 32

@@ -1,0 +1,194 @@
+"""What the attacker may do: how far an image may move, and what may be asked of the classifier.
+
+Images live in the box [0, 1]; every geometry here keeps to it. Distances are sums over all
+components of an image (channels, rows, columns), computed in float64.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.errors import InputError
+from robustbench_lite.rng import Rng
+
+
+class Norm(StrEnum):
+    """A distance between images."""
+
+    L0 = "l0"
+    L1 = "l1"
+    L2 = "l2"
+    LINF = "linf"
+
+
+class Access(IntEnum):
+    """What the attacker sees of the classifier; each includes the former."""
+
+    DECISIONS = 0
+    SCORES = 1
+    GRADIENTS = 2
+
+
+class Threat(Protocol):
+    """A value that says which images the attacker may hand in and what may be asked."""
+
+    @property
+    def access(self) -> Access:
+        """What the attacker sees of the classifier."""
+        ...
+
+    @property
+    def queries(self) -> int | None:
+        """How many forward passes a sample may cost; None for no limit."""
+        ...
+
+    def size(self, x: Tensor, adv: Tensor) -> Tensor:
+        """(N,) float64: how far each `adv` is from its `x`."""
+        ...
+
+    def contains(self, x: Tensor, adv: Tensor) -> Tensor:
+        """(N,) bool: is each `adv` allowed?"""
+        ...
+
+
+def flat_norm(d: Tensor, norm: Norm) -> Tensor:
+    """(N,) norm of each row of `d` (N, ...), in the dtype of `d`."""
+    rows = d.flatten(1)
+    match norm:
+        case Norm.L0:
+            return (rows != 0).sum(1).to(d.dtype)
+        case Norm.L1:
+            return rows.abs().sum(1)
+        case Norm.L2:
+            return rows.square().sum(1).sqrt()
+        case Norm.LINF:
+            return rows.abs().amax(1)
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _project_l1(d: Tensor, radius: float) -> Tensor:
+    """Euclidean projection of each row onto the L1 ball (Duchi et al. 2008, figure 1)."""
+    rows = d.flatten(1)
+    size = rows.abs()
+    ordered = size.sort(dim=1, descending=True).values
+    ranks = torch.arange(1, rows.shape[1] + 1, device=d.device, dtype=d.dtype)
+    excess = (ordered.cumsum(1) - radius) / ranks
+    last = ((ordered > excess).sum(1, keepdim=True) - 1).clamp(min=0)
+    cut = excess.gather(1, last).clamp(min=0)
+    return (rows.sign() * (size - cut).clamp(min=0)).reshape(d.shape)
+
+
+@dataclass(frozen=True)
+class Lp:
+    """All images of the box within `eps` of the original, in an Lp norm.
+
+    Args:
+        norm: the distance.
+        eps: the largest distance, in units of pixel values in [0, 1] (L0: changed components).
+        access: what the attacker sees of the classifier.
+        queries: forward passes allowed a sample; None for no limit.
+
+    Raises:
+        InputError: `eps` is negative or NaN, or `queries` is below 1.
+    """
+
+    norm: Norm
+    eps: float = math.inf
+    access: Access = Access.GRADIENTS
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.norm, Norm):
+            object.__setattr__(self, "norm", Norm(self.norm))
+        if math.isnan(self.eps) or self.eps < 0:
+            raise InputError(f"eps is {self.eps}; give a number that is 0 or larger, such as 8/255")
+        if self.queries is not None and self.queries < 1:
+            raise InputError(f"queries is {self.queries}; give 1 or more, or leave it out")
+
+    def __str__(self) -> str:
+        return f"{self.norm} {self.eps:.4g}"
+
+    def size(self, x: Tensor, adv: Tensor) -> Tensor:
+        """(N,) float64: the norm of each `adv - x`."""
+        return flat_norm(adv.double() - x.double(), self.norm)
+
+    def contains(self, x: Tensor, adv: Tensor) -> Tensor:
+        """(N,) bool: in the box and within eps, up to the rounding of float32."""
+        slack = 1e-5 * self.eps + 1e-7 if 0 < self.eps < math.inf else 0.0
+        boxed = ((adv >= 0) & (adv <= 1)).flatten(1).all(1)
+        return boxed & (self.size(x, adv) <= self.eps + slack)
+
+    def project(self, x: Tensor, adv: Tensor) -> Tensor:
+        """A point of the threat near each `adv` (N, ...).
+
+        The ball first and then the box: clipping to the box only moves components towards `x`,
+        so the result is in both.
+        """
+        if self.eps == math.inf:
+            return adv.clamp(0, 1)
+        if self.norm is Norm.LINF:
+            return torch.minimum(torch.maximum(adv, x - self.eps), x + self.eps).clamp(0, 1)
+        d = adv - x
+        if self.norm is Norm.L2:
+            length = _per_row(flat_norm(d, Norm.L2), d)
+            d = d * (self.eps / length.clamp(min=1e-30)).clamp(max=1.0)
+        elif self.norm is Norm.L1:
+            d = _project_l1(d, self.eps)
+        else:
+            d = _keep_largest(d, int(self.eps))
+        return (x + d).clamp(0, 1)
+
+    def random_point(self, x: Tensor, rng: Rng) -> Tensor:
+        """A point drawn uniformly from the ball around each `x` (N, ...), clipped to the box."""
+        shape = x.shape[1:]
+        radius = min(self.eps, float(math.prod(shape)))
+        if self.norm is Norm.LINF:
+            d = 2 * rng.uniform(*shape) - 1
+        elif self.norm is Norm.L2:
+            direction = rng.normal(*shape)
+            length = flat_norm(direction, Norm.L2).clamp(min=1e-30)
+            d = direction * _per_row(rng.uniform() ** (1 / math.prod(shape)) / length, x)
+        elif self.norm is Norm.L1:
+            sizes = rng.exponential(*shape)
+            total = flat_norm(sizes, Norm.L1) + rng.exponential()
+            d = rng.signs(*shape) * sizes / _per_row(total, x)
+        else:
+            changed = _keep_largest(rng.uniform(*shape), int(self.eps)) > 0
+            return torch.where(changed, rng.uniform(*shape), x)
+        return self.project(x, x + radius * d.to(x.dtype))
+
+    def steepest(self, gradient: Tensor, adv: Tensor) -> Tensor:
+        """The move of norm 1 from `adv` along which the loss rises fastest (N, ...).
+
+        Components that stand at the box and would leave it are left out, so that the whole move
+        counts. A zero gradient gives a zero move. In L1 the best single component is wasteful;
+        the largest hundredth shares the move (after Tramer and Boneh 2019, arXiv:1904.13000,
+        section 4).
+        """
+        if self.norm is Norm.LINF:
+            return gradient.sign()
+        stuck = ((adv <= 0) & (gradient < 0)) | ((adv >= 1) & (gradient > 0))
+        free = gradient.masked_fill(stuck, 0)
+        top = _per_row(flat_norm(free, Norm.LINF), free)
+        free = free / top.clamp(min=torch.finfo(free.dtype).tiny)
+        if self.norm is Norm.L2:
+            return free / _per_row(flat_norm(free, Norm.L2), free).clamp(min=1e-12)
+        free = _keep_largest(free, max(1, free[0].numel() // 100) if len(free) else 1)
+        return free / _per_row(flat_norm(free, Norm.L1), free).clamp(min=1e-12)
+
+
+def _keep_largest(d: Tensor, count: int) -> Tensor:
+    """Each row with all but its `count` components of largest absolute value set to zero."""
+    rows = d.flatten(1)
+    count = min(count, rows.shape[1])
+    if count == 0:
+        return torch.zeros_like(d)
+    keep = rows.abs().topk(count, dim=1).indices
+    return torch.zeros_like(rows).scatter(1, keep, rows.gather(1, keep)).reshape(d.shape)

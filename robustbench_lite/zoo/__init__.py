@@ -1,0 +1,12 @@
+"""The trained models that come with the package; each name is an entry point to its weights."""
+
+from pathlib import Path
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+digits_cnn = _WEIGHTS / "digits-cnn.safetensors"
+digits_cnn_at = _WEIGHTS / "digits-cnn-at.safetensors"
+mnist_cnn = _WEIGHTS / "mnist-cnn.safetensors"
+mnist_cnn_at = _WEIGHTS / "mnist-cnn-at.safetensors"
+cifar10_resnet = _WEIGHTS / "cifar10-resnet.safetensors"
+cifar10_resnet_at = _WEIGHTS / "cifar10-resnet-at.safetensors"
