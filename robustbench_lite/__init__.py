@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from robustbench_lite.data import Dataset, Split
     from robustbench_lite.defense import Training, Wrapping
     from robustbench_lite.errors import InputError, RblError, UnsupportedError, WrongModelError
-    from robustbench_lite.judge import evaluate
     from robustbench_lite.goal import Targeted, Untargeted
+    from robustbench_lite.judge import evaluate
     from robustbench_lite.loss import Loss
     from robustbench_lite.oracle import Oracle
     from robustbench_lite.registry import load_attack, load_data, load_defense, load_model

@@ -91,7 +91,7 @@ class Attack(Plan):
         """
 
     @abstractmethod
-    def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: State) -> State:
+    def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: Any) -> State:
         """One move of every slot. Slots stand at different steps: treat each by itself."""
 
     def stages(self) -> tuple[Stage, ...]:

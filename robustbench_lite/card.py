@@ -98,7 +98,7 @@ def read_card(path: Path) -> Card:
         return Card.model_validate(tomllib.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         raise InputError(
-            f"model card {path} does not exist; keep the .toml that rbl train wrote beside the weights"
+            f"model card {path} does not exist; rbl train writes it beside the weights: keep both"
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"model card {path} cannot be read ({error}); restore it") from error

@@ -12,7 +12,7 @@ from robustbench_lite.threat import Lp
 
 
 @dataclass(frozen=True)
-class Defense(ABC):
+class Defense(ABC):  # noqa: B024 - what is abstract depends on where the defense acts
     """A frozen dataclass whose fields are hyper-parameters.
 
     Attributes:

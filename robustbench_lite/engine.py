@@ -7,7 +7,7 @@ leaves at once; waiting samples take the free slots; when none waits, the batch 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Settings:
     batch_size: int = 256
     exact: bool = False
     early_leave: bool = True
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def width(self) -> int:
@@ -233,7 +233,8 @@ class _Run:
         for more in self.closing[1:]:
             pile = pile.join(more)
         self.closing.clear()
-        for part in torch.arange(len(pile)).split(self.settings.width):
+        for first in range(0, len(pile), self.settings.width):
+            part = torch.arange(first, min(first + self.settings.width, len(pile)))
             slots = self._padded(pile.take(part))
             slots.oracle.check(slots.state.adv)
             self._write(torch.arange(len(part)), slots)

@@ -2,7 +2,7 @@
 
     RblError                 everything that the package raises on purpose
       InputError             a value, a file or a name that the user gave
-        UnsupportedError     a combination that cannot work: attack and threat, access and classifier
+        UnsupportedError     parts that do not fit together, as an attack and a norm
       WrongModelError        the classifier broke its contract (logits of the wrong shape)
 
 Each message is one sentence that names the cause and one that names the remedy.

@@ -103,7 +103,8 @@ def predict(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
     """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it."""
     parts = []
     with torch.no_grad():
-        for chunk in x.split(settings.width):
+        for first in range(0, len(x), settings.width):
+            chunk = x[first : first + settings.width]
             rows = torch.arange(settings.width if settings.exact else len(chunk))
             padded = chunk[rows.clamp(max=len(chunk) - 1)].to(settings.device)
             parts.append(_ask(classifier, padded)[: len(chunk)].cpu())

@@ -181,7 +181,7 @@ class Oracle(Generic[T]):
         point = adv.detach().clamp(0, 1)
         with torch.no_grad():
             asked = point if live is None else point[live]
-            logits = self.classifier(asked)
+            logits: Tensor = self.classifier(asked)
             for _ in range(self.eot - 1):
                 logits = logits + self.classifier(asked)
             logits = logits / self.eot
@@ -245,10 +245,7 @@ class Oracle(Generic[T]):
             return
         x, adv = self.x[rows], point[rows]
         size = self.threat.size(x, adv)
-        if self.minimal:
-            better = size < book.size[rows]
-        else:
-            better = self.threat.contains(x, adv)
+        better = size < book.size[rows] if self.minimal else self.threat.contains(x, adv)
         rows, adv, size = rows[better], adv[better], size[better]
         book.adv[rows] = adv
         book.size[rows] = size

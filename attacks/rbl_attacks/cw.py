@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
 from robustbench_lite.attack import Attack
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Norm, Threat
-from torch import Tensor
 
 _BEYOND = 0.05
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-12

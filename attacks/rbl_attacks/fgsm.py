@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from robustbench_lite.attack import Attack, Walk
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Norm, Threat
-from torch import Tensor
 
 
 @dataclass(frozen=True)

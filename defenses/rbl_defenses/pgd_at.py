@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from robustbench_lite.classifier import borrowed
 from robustbench_lite.defense import Training
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Lp
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+from torch.nn import functional
+
 from robustbench_lite.defense import Training
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Lp
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +15,18 @@ from robustbench_lite.cli import options
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.results import Outcome
 
 
 def attack(
-    model: Annotated[str, typer.Option("--model", "-m", help="A registered model or a .safetensors file.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A registered model or a .safetensors file.")
+    ],
     attacks: Annotated[
-        list[str], typer.Option("--attack", "-a", help="An attack; repeat for the worst case over several.")
+        list[str],
+        typer.Option("--attack", "-a", help="An attack; repeat for the worst case over several."),
     ],
     data: options.Data = None,
     norm: options.NormName = None,
@@ -31,7 +35,9 @@ def attack(
         list[str] | None,
         typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
     ] = None,
-    restarts: Annotated[int, typer.Option("--restarts", help="Tries with other random numbers.")] = 1,
+    restarts: Annotated[
+        int, typer.Option("--restarts", help="Tries with other random numbers.")
+    ] = 1,
     n: options.Samples = 1000,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
@@ -102,19 +108,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def _archive(outcome: Outcome, data: Dataset, classifier: Any) -> bytes:
+def _archive(outcome: Outcome, data: Dataset, classifier: Classifier) -> bytes:
     """The npz: float images, 8-bit images, and which of either are adversarial examples."""
     import numpy as np
     import torch
 
+    from robustbench_lite.engine import Settings
+    from robustbench_lite.judge import predict
     from robustbench_lite.results import as_bytes
 
     rounded, inside = as_bytes(outcome, data)
     broken = torch.tensor([r.correct and not r.robust and r.attack != "" for r in outcome.records])
-    with torch.no_grad():
-        labels = torch.cat(
-            [classifier(part.to(classifier.device)).argmax(1).cpu() for part in (rounded / 255).split(256)]
-        )
+    settings = Settings(device=classifier.device)
+    labels = predict(classifier, rounded / 255, settings).argmax(1)
     file = io.BytesIO()
     np.savez_compressed(
         file,

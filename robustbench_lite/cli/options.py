@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", "-d", help="Data set, such as digits or npz:PATH.", show_default="the model's"),
+    typer.Option(
+        "--data", "-d", help="Data set, such as digits or npz:PATH.", show_default="the model's"
+    ),
 ]
 NormName = Annotated[
     str | None,
@@ -55,7 +57,9 @@ def number(text: str, option: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if math.isnan(value) or value < 0:
-        raise InputError(f"{option} {text!r} is not a number of 0 or more; write it as 0.3 or 8/255")
+        raise InputError(
+            f"{option} {text!r} is not a number of 0 or more; write it as 0.3 or 8/255"
+        )
     return value
 
 
@@ -75,7 +79,7 @@ def threat_of(norm: str | None, eps: str | None, card: Card) -> Lp:
         return Lp(chosen, number(eps, "--eps"))
     if chosen is not card.norm:
         raise InputError(
-            f"--eps is needed: the card of {card.name!r} gives one for {card.norm}, not for {chosen}"
+            f"--eps is needed: the card of {card.name!r} has one for {card.norm}, not for {chosen}"
         )
     return Lp(chosen, card.eps)
 
@@ -108,8 +112,9 @@ def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
     shape = (card.channels, card.size, card.size)
     if tuple(data.x.shape[1:]) != shape:
         raise InputError(
-            f"--data {spec or card.test_data}: images of shape {tuple(data.x.shape[1:])} do not fit "
-            f"model {card.name!r}, which takes {shape}; choose other data or another model"
+            f"--data {spec or card.test_data}: images of shape {tuple(data.x.shape[1:])} "
+            f"do not fit model {card.name!r}, which takes {shape}; "
+            "choose other data or another model"
         )
     return data.sample(n, seed)
 
@@ -125,6 +130,19 @@ def settings(texts: list[str]) -> dict[str, str]:
         if not equals or not key:
             raise InputError(f"--set {key!r} is not KEY=VALUE; write it as --set steps=100")
     return {key: value for key, _, value in pairs}
+
+
+def scalars(texts: list[str] | None) -> dict[str, object]:
+    """The values of KEY=VALUE as numbers or truth values where they are such, else as text."""
+    import json
+
+    found: dict[str, object] = {}
+    for key, text in settings(texts or []).items():
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
 
 
 def plan_of(name: str, values: dict[str, str], restarts: int) -> Plan:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from robustbench_lite.judge import Progress as Stand
     from robustbench_lite.results import Outcome
     from robustbench_lite.threat import Lp
+    from robustbench_lite.train import Progress as Lesson
 
 _PLAIN_EVERY = 10.0
 
@@ -65,6 +66,48 @@ def _plain(title: str) -> Callable[[Stand], None]:
     return show
 
 
+@contextmanager
+def training(title: str) -> Iterator[Callable[[Lesson], None]]:
+    """A progress bar on stderr; a line an epoch where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield _plain_training(title)
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("epoch {task.fields[epoch]}, loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(title, total=1.0, epoch="-", loss="-")
+
+        def show(lesson: Lesson) -> None:
+            bar.update(
+                task,
+                completed=lesson.done,
+                epoch=f"{lesson.epoch}/{lesson.epochs}",
+                loss=f"{lesson.loss:.3f}",
+            )
+
+        yield show
+
+
+def _plain_training(title: str) -> Callable[[Lesson], None]:
+    shown = 0
+
+    def show(lesson: Lesson) -> None:
+        nonlocal shown
+        if lesson.epoch > shown and lesson.epoch_over:
+            shown = lesson.epoch
+            sys.stderr.write(
+                f"{title}: epoch {lesson.epoch} of {lesson.epochs}, loss {lesson.loss:.3f}\n"
+            )
+
+    return show
+
+
 def percent(value: float) -> str:
     """A share as a percentage with one digit."""
     return f"{100 * value:.1f}"
@@ -95,10 +138,22 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
     if first.goal != "untargeted":
         title += f", {first.goal}"
     table = Table(
-        title=f"{title}, seed {first.seed}", title_justify="left", title_style="bold", box=None
+        title=f"{title}, seed {first.seed}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
     )
-    table.add_column("attack", overflow="fold")
-    for name in ("clean %", "robust %", "95 % interval", "mean size", "median", "queries", "seconds"):
+    table.add_column("attack", overflow="fold", min_width=10)
+    for name in (
+        "clean %",
+        "robust %",
+        "95 % interval",
+        "mean size",
+        "median",
+        "queries",
+        "seconds",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for label, outcome in rows:
         table.add_row(

@@ -1,5 +1,7 @@
 """A convolutional net in the manner of LeNet (LeCun et al. 1998) with strided convolutions."""
 
+import math
+
 from torch import nn
 
 
@@ -16,7 +18,7 @@ def cnn(
         hidden: units between the two linear layers.
         stride: of both convolutions.
     """
-    side = -(-(-(-size // stride)) // stride)
+    side = math.ceil(math.ceil(size / stride) / stride)
     return nn.Sequential(
         nn.Conv2d(channels, width, 3 if stride == 1 else 4, stride, 1),
         nn.ReLU(),

@@ -1,0 +1,105 @@
+"""`rbl list` and `rbl show`: what there is, and what one thing can be told."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_lite.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robustbench_lite.registry import Kind
+
+
+def list_names(
+    kind: Annotated[str, typer.Argument(help="models, attacks, defenses, data or architectures.")],
+) -> None:
+    """List what is registered, ours and other packages'."""
+    from rich.table import Table
+
+    from robustbench_lite.cli import screen
+    from robustbench_lite.registry import Kind, registered
+
+    if kind not in list(Kind):
+        raise InputError(f"there is no list of {kind!r}; choose from {', '.join(Kind)}")
+    chosen = Kind(kind)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name in registered(chosen):
+        table.add_row(name, _line(chosen, name))
+    screen.console().print(table)
+
+
+def _line(kind: Kind, name: str) -> str:
+    from robustbench_lite.registry import Kind, find, load_card
+
+    if kind is Kind.MODELS:
+        card = load_card(name)
+        m = card.measured
+        return (
+            f"{card.summary} Clean {100 * m.clean_accuracy:.1f} %, "
+            f"{card.norm} {card.eps:.3g}: {100 * m.robust_accuracy:.1f} %."
+        )
+    return _first_line(find(kind, name))
+
+
+def _first_line(thing: Any) -> str:
+    module = inspect.getmodule(thing)
+    text = inspect.getdoc(module) if inspect.isclass(thing) else inspect.getdoc(thing)
+    return (text or "").split("\n\n")[0].replace("\n", " ")
+
+
+def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
+    """Show one model, attack, defense, data set or architecture."""
+    from robustbench_lite.cli import screen
+    from robustbench_lite.registry import Kind, find, load_card, registered, weights_of
+
+    kinds = [kind for kind in Kind if name in registered(kind)]
+    if not kinds and name.endswith(".safetensors"):
+        kinds = [Kind.MODELS]
+    if not kinds:
+        raise unknown(
+            "model, attack, defense or data set", name, [n for k in Kind for n in registered(k)]
+        )
+    out = screen.console()
+    for kind in kinds:
+        if kind is Kind.MODELS:
+            from robustbench_lite.card import card_text
+
+            out.print(f"[bold]{name}[/bold]  {weights_of(name)}\n")
+            out.print(card_text(load_card(name)), markup=False)
+        else:
+            _describe(out, kind, name, find(kind, name))
+
+
+def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
+    from robustbench_lite.attack import Attack
+
+    out.print(f"[bold]{name}[/bold]  {str(kind).removesuffix('s')}: {_first_line(thing)}\n")
+    if inspect.isclass(thing):
+        out.print((inspect.getdoc(thing) or "").rstrip() + "\n", markup=False)
+    if dataclasses.is_dataclass(thing):
+        out.print("Settings (--set KEY=VALUE) and their defaults:")
+        for field in dataclasses.fields(thing):
+            default = "" if field.default is dataclasses.MISSING else f" = {field.default}"
+            out.print(f"  {field.name}{default}", markup=False)
+    elif not inspect.isclass(thing):
+        out.print(f"{name}{inspect.signature(thing)}", markup=False)
+    if inspect.isclass(thing) and issubclass(thing, Attack):
+        _show_reach(out, thing)
+
+
+def _show_reach(out: Console, cls: Any) -> None:
+    from robustbench_lite.threat import Lp, Norm
+
+    attack = cls()
+    norms = [norm for norm in Norm if attack.supports(Lp(norm, 0.5))]
+    out.print(f"\nNorms: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
+    if attack.minimal:
+        out.print("Shrinks the perturbation: one run gives the robust accuracy at every eps.")

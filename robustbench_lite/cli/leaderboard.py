@@ -1,0 +1,116 @@
+"""`rbl leaderboard`: several models under several attacks, ranked by the worst case."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_lite.cli import options
+from robustbench_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from robustbench_lite.leaderboard import Row
+
+
+def leaderboard(
+    models: Annotated[str, typer.Option("--models", help="Names or files, separated by commas.")],
+    attacks: Annotated[str, typer.Option("--attacks", help="Names, separated by commas.")],
+    data: options.Data = None,
+    norm: options.NormName = None,
+    eps: options.Eps = None,
+    n: options.Samples = 1000,
+    batch_size: options.BatchSize = 256,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    json_file: options.JsonFile = None,
+) -> None:
+    """Attack several models and rank them by the per-sample worst case."""
+    options.check_writable(json_file, "--json")
+    if batch_size < 1:
+        raise InputError(f"--batch-size {batch_size} holds nothing; give 1 or more")
+
+    from robustbench_lite.cli import screen
+    from robustbench_lite.cli.attack import versions
+    from robustbench_lite.judge import evaluate
+    from robustbench_lite.leaderboard import ranked
+
+    names = _split(attacks, "--attacks")
+    plans = [options.plan_of(name, {}, 1) for name in names]
+    where = options.device_of(device)
+    entries = [options.model_of(spec, where) for spec in _split(models, "--models")]
+    jobs = [
+        (classifier, options.threat_of(norm, eps, card), options.data_of(data, n, seed, card))
+        for classifier, card in entries
+    ]
+    if len({(samples.ids, threat) for _, threat, samples in jobs}) > 1:
+        raise InputError(
+            "the models' cards name different data or threats, which cannot be ranked together; "
+            "give --data, --norm and --eps"
+        )
+    outcomes = []
+    for classifier, threat, samples in jobs:
+        for name, plan in zip(names, plans, strict=True):
+            with screen.watching(f"{classifier.name} {name}") as report:
+                outcomes.append(
+                    evaluate(
+                        classifier,
+                        plan,
+                        threat,
+                        samples,
+                        seed=seed,
+                        batch_size=batch_size,
+                        report=report,
+                    )
+                )
+    out = screen.console()
+    out.print(_table(ranked(outcomes), names))
+    screen.show_doubts(out, outcomes)
+    if json_file is not None:
+        found = [o.to_json() | {"versions": versions()} for o in outcomes]
+        options.write_whole(json_file, json.dumps(found, indent=1).encode())
+
+
+def _split(text: str, option: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise InputError(f"{option} is empty; name one or more, separated by commas")
+    if len(set(names)) < len(names):
+        raise InputError(f"{option} names something twice; name each once")
+    return names
+
+
+def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    from robustbench_lite.cli import screen
+
+    first = rows[0].worst
+    table = Table(
+        title=f"{first.data}, {first.n} samples, {screen.distance(first.threat)}"
+        f", seed {first.seed}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("rank", justify="right")
+    table.add_column("model", overflow="fold")
+    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % interval", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for rank, row in enumerate(rows, 1):
+        table.add_row(
+            str(rank),
+            row.model,
+            screen.percent(row.worst.clean_accuracy),
+            *(screen.percent(o.robust_accuracy) for o in row.outcomes),
+            screen.percent(row.worst.robust_accuracy),
+            screen.interval(*row.worst.robust_ci95),
+            f"{row.worst.seconds:.1f}",
+        )
+    return table

@@ -1,0 +1,214 @@
+"""`rbl train`: a model by a recipe, measured, with its card."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_lite.cli import options
+from robustbench_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from robustbench_lite.attack import Plan
+    from robustbench_lite.card import Recipe
+    from robustbench_lite.data import Dataset
+
+
+def train(
+    out: Annotated[
+        Path, typer.Option("--out", help="Weights to write, .safetensors; the card goes beside it.")
+    ],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", help="A card or recipe (TOML) to repeat; options below change it."
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Architecture; rbl list architectures.")
+    ] = None,
+    arch_set: Annotated[
+        list[str] | None,
+        typer.Option("--arch-set", help="A setting of the architecture, as width=16."),
+    ] = None,
+    defense: Annotated[
+        str | None, typer.Option("--defense", help="Defense; rbl list defenses.")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the defense, as steps=7.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="What to learn from.")] = None,
+    test_data: Annotated[
+        str | None, typer.Option("--test-data", help="What to measure on.", show_default="--data")
+    ] = None,
+    exclude: Annotated[
+        str | None, typer.Option("--exclude", help="Data whose images must not be learned from.")
+    ] = None,
+    norm: options.NormName = None,
+    eps: options.Eps = None,
+    test_eps: Annotated[
+        str | None, typer.Option("--test-eps", help="eps of the card.", show_default="--eps")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Largest learning rate.")] = None,
+    augment: Annotated[
+        str | None, typer.Option("--augment", help="none, crop or crop-flip.")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option("--warmup", help="Share of training in which eps rises from 0.")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option("--ema", help="Decay of the averaged weights.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="float32 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    check: Annotated[
+        str, typer.Option("--check", help="Attack that measures the card's robustness.")
+    ] = "pgd",
+    check_set: Annotated[
+        list[str] | None, typer.Option("--check-set", help="A setting of that attack.")
+    ] = None,
+    n: options.Samples = 1000,
+    summary: Annotated[str, typer.Option("--summary", help="One sentence for the card.")] = "",
+) -> None:
+    """Train a model, measure it, and write weights and card.
+
+    Killed in the middle, the same command goes on from its checkpoint. The same recipe and data
+    give the same weights.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out} must end in .safetensors; rename it")
+    options.check_writable(out, "--out")
+    options.check_writable(out.with_suffix(".toml"), "--out")
+    chosen = _recipe(
+        recipe,
+        {
+            "arch": arch,
+            "arch_set": options.scalars(arch_set) or None,
+            "defense": defense,
+            "defense_set": options.scalars(values) or None,
+            "data": data,
+            "exclude": exclude,
+            "norm": norm,
+            "eps": None if eps is None else options.number(eps, "--eps"),
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "augment": augment,
+            "warmup": warmup,
+            "ema": ema,
+            "precision": precision,
+            "seed": seed,
+        },
+    )
+    measured_eps = chosen.eps if test_eps is None else options.number(test_eps, "--test-eps")
+    plan = options.plan_of(check, options.settings(check_set or []), 1)
+    from robustbench_lite.registry import load_data
+
+    test = load_data(test_data or chosen.data)
+    _train(chosen, out, test, test_data or chosen.data, measured_eps, plan, n, summary)
+
+
+def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from robustbench_lite.card import Recipe, first_problem
+
+    start: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"--recipe {path} cannot be read ({error}); check the path") from error
+        start = table.get("recipe", table)
+    try:
+        return Recipe.model_validate(start | {k: v for k, v in changes.items() if v is not None})
+    except ValidationError as error:
+        raise InputError(
+            f"the recipe is not complete or not right: {first_problem(error)}; see rbl train --help"
+        ) from error
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    test: Dataset,
+    test_spec: str,
+    eps: float,
+    plan: Plan,
+    n: int,
+    summary: str,
+) -> None:
+    from safetensors.torch import save
+
+    from robustbench_lite import registry
+    from robustbench_lite.card import Card, Measured, card_text
+    from robustbench_lite.classifier import Classifier
+    from robustbench_lite.cli import screen
+    from robustbench_lite.data import Split
+    from robustbench_lite.defense import Training
+    from robustbench_lite.judge import evaluate
+    from robustbench_lite.threat import Lp
+    from robustbench_lite.train import ids_digest, train
+
+    defense = registry.load_defense(recipe.defense, **recipe.defense_set)
+    if not isinstance(defense, Training):
+        raise InputError(f"defense {recipe.defense!r} is not trained in; it wraps a trained model")
+    learned = registry.load_data(recipe.data, Split.TRAIN)
+    if recipe.exclude:
+        learned = learned.without(registry.load_data(recipe.exclude))
+    classes = int(max(learned.y.max(), test.y.max())) + 1
+    _, channels, size, columns = learned.x.shape
+    if size != columns or test.x.shape[1:] != learned.x.shape[1:]:
+        raise InputError(
+            f"training images have shape {tuple(learned.x.shape[1:])} and test images "
+            f"{tuple(test.x.shape[1:])}; both must be the same square"
+        )
+    with screen.training(out.stem) as report:
+        module, minutes = train(
+            recipe,
+            lambda: registry.build(recipe, classes, channels, size),
+            defense,
+            learned,
+            out.with_suffix(".checkpoint"),
+            report,
+        )
+    weights = save({k: v.contiguous() for k, v in module.state_dict().items()})
+    classifier = Classifier(module, mean=recipe.mean or None, std=recipe.std or None, name=out.stem)
+    sample = test.sample(n)
+    outcome = evaluate(classifier, plan, Lp(recipe.norm, eps), sample)
+    card = Card(
+        name=out.stem,
+        summary=summary,
+        classes=classes,
+        channels=channels,
+        size=size,
+        parameters=sum(p.numel() for p in module.parameters()),
+        test_data=test_spec,
+        norm=recipe.norm,
+        eps=eps,
+        train_samples=len(learned),
+        train_ids_sha256=ids_digest(learned),
+        train_minutes=round(minutes, 2),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        recipe=recipe,
+        measured=Measured(
+            data=sample.name,
+            n=outcome.n,
+            seed=outcome.seed,
+            attack=outcome.attack,
+            clean_accuracy=outcome.clean_accuracy,
+            robust_accuracy=outcome.robust_accuracy,
+            robust_ci95=outcome.robust_ci95,
+        ),
+    )
+    options.write_whole(out, weights)
+    options.write_whole(out.with_suffix(".toml"), card_text(card).encode())
+    out.with_suffix(".checkpoint").unlink()
+    screen.console().print(screen.attack_table([(type(plan).__name__.lower(), outcome)]))
