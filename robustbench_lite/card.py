@@ -16,7 +16,7 @@ Scalar = str | int | float | bool
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recipe(_Strict):
@@ -40,7 +40,7 @@ class Recipe(_Strict):
     precision: Literal["float32", "bf16"] = "float32"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     def digest(self) -> str:
         """16 hexadecimal digits that change with any field."""
@@ -103,14 +103,21 @@ def read_card(path: Path) -> Card:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"model card {path} cannot be read ({error}); restore it") from error
     except ValidationError as error:
-        raise InputError(f"model card {path}: {first_problem(error)}") from error
+        raise InputError(
+            f"model card {path}: {first_problem(error)}; correct it, or train the model again"
+        ) from error
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line: field, what is wrong."""
+    """The first complaint of pydantic as one line: field, what is wrong, what was given."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    # What a constructor of ours complains of is a sentence already.
+    cause = problem.get("ctx", {}).get("error")
+    text = str(cause or problem["msg"])
+    if cause is None and problem["type"] not in ("missing", "extra_forbidden"):
+        text += f", not {problem['input']!r}"
+    return f"{where}: {text}" if where else text
 
 
 def card_text(card: Card) -> str:

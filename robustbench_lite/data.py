@@ -157,22 +157,28 @@ def checked_for(data: Dataset, classes: int) -> None:
 
 
 def from_arrays(x: np.ndarray, y: np.ndarray, name: str, where: str | Path) -> Dataset:
-    """A data set of arrays as files hold them: NHWC or NHW uint8, or float NCHW or NHW.
+    """A data set of arrays as files hold them: uint8 or float; NHWC, NHW or NCHW.
 
     Raises:
         InputError: shapes or types fit none of these; the message names `where`.
     """
-    if x.dtype == object or y.dtype.kind not in "iu":
-        raise InputError(f"{where}: x is {x.dtype} and y is {y.dtype}; save numbers, y as integers")
+    if y.dtype.kind not in "iu" or not (x.dtype.kind == "f" or x.dtype == np.uint8):
+        raise InputError(
+            f"{where}: x is {x.dtype} and y is {y.dtype}; "
+            "save x as uint8 or as floats in [0, 1], y as integers"
+        )
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or len(x) != len(y):
+    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y):
         raise InputError(
             f"{where}: x has shape {x.shape} and y {y.shape}; "
             "give x as (N, rows, columns, channels) or (N, rows, columns) and y as (N,)"
         )
+    if x.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
     return Dataset(
         torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), name
     )

@@ -102,6 +102,11 @@ class Oracle(Generic[T]):
         """What may be asked: the least of what the threat and the classifier give."""
         return min(self.threat.access, self.classifier.access)
 
+    @property
+    def best(self) -> Tensor:
+        """(N, C, H, W) each slot's best adversarial example so far, x where there is none."""
+        return self.ledger.adv
+
     def logits(self, adv: Tensor) -> Tensor:
         """(N, K) logits at `adv` (N, C, H, W). One forward pass.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
@@ -78,9 +79,15 @@ def _configured(cls: type, name: str, values: Mapping[str, object]) -> Any:
             raise unknown(f"setting of {name!r}", key, known)
     try:
         # Strings come from the command line: pydantic turns them into the fields' types.
-        return TypeAdapter(cls).validate_python(dict(values))
+        made: Any = TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        raise InputError(f"{name!r}: {first_problem(error)}") from error
+        raise InputError(
+            f"setting of {name!r}: {first_problem(error)}; see rbl show {name}"
+        ) from error
+    for key in values:
+        if isinstance(value := getattr(made, key), float) and math.isnan(value):
+            raise InputError(f"setting of {name!r}: {key} is NaN; give a number")
+    return made
 
 
 def load_attack(name: str, **fields: object) -> Attack:
@@ -123,9 +130,10 @@ def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
     architecture: Callable[..., nn.Module] = find(Kind.ARCHITECTURES, recipe.arch)
     try:
         return architecture(classes, channels, size, **recipe.arch_set)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError(
-            f"architecture {recipe.arch!r}: {error}; see rbl show {recipe.arch}"
+            f"architecture {recipe.arch!r} with {recipe.arch_set}: {error}; "
+            f"see rbl show {recipe.arch}"
         ) from error
 
 

@@ -5,7 +5,6 @@ Dataset.
 """
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from torch import Tensor
@@ -65,10 +64,13 @@ def npz(split: Split, argument: str = "") -> Dataset:
                     f"it needs x and y, or x_{split} and y_{split}"
                 )
             names = tuple(str(c) for c in file["classes"]) if "classes" in file else None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as npz ({error}); save it again") from error
+    except InputError:
+        raise
+    except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
+        raise InputError(
+            f"data file {path} cannot be read as npz ({error}); "
+            "save x and y again as arrays of numbers with numpy.savez"
+        ) from error
     data = from_arrays(x, y, name, path)
     return Dataset(data.x, data.y, name, names)
 

@@ -11,7 +11,8 @@ from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Norm, Threat
 
-_BEYOND = 0.05
+_BEYOND = 0.5
+_CALM = 0.75
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-12
 
 
@@ -29,6 +30,7 @@ class Search:
     high: Tensor
     success: Tensor
     spread: Tensor
+    rate: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class CW(Attack):
             low=zeros,
             high=zeros + torch.inf,
             success=torch.zeros_like(y, dtype=torch.bool),
+            rate=zeros + self.learning_rate,
             spread=(logits.amax(1) - logits.amin(1)).clamp(min=torch.finfo(x.dtype).tiny),
         )
 
@@ -88,7 +91,7 @@ class CW(Attack):
         slope = slope * (0.5 + _BEYOND) * (1 - state.w.tanh().square())
         first = _BETA1 * state.first + (1 - _BETA1) * slope
         second = _BETA2 * state.second + (1 - _BETA2) * slope.square()
-        rate = self.learning_rate * (0.55 + 0.45 * torch.cos(torch.pi * turn / share))
+        rate = state.rate * (0.505 + 0.495 * torch.cos(torch.pi * turn / share))
         scale = rate / (1 - _BETA1**turn)
         root = (second / _rows(1 - _BETA2**turn)).sqrt() + _TINY
         w = state.w - _rows(scale) * first / root
@@ -101,17 +104,18 @@ class CW(Attack):
             turn=turn,
             success=state.success | (value > self.kappa),
         )
-        return self._next_search(x, moved, over=turn >= share)
+        return self._next_search(oracle.best, moved, over=turn >= share)
 
-    def _next_search(self, x: Tensor, state: Search, over: Tensor) -> Search:
+    def _next_search(self, best: Tensor, state: Search, over: Tensor) -> Search:
+        calmer = over & (state.success | state.high.isfinite())
         low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
         rows = _rows(over)
         return replace(
             state,
-            adv=torch.where(rows, x, state.adv),
-            w=torch.where(rows, _to_tanh(x), state.w),
+            adv=torch.where(rows, best, state.adv),
+            w=torch.where(rows, _to_tanh(best), state.w),
             first=state.first.masked_fill(rows, 0),
             second=state.second.masked_fill(rows, 0),
             turn=state.turn.masked_fill(over, 0),
@@ -119,6 +123,7 @@ class CW(Attack):
             low=torch.where(over, low, state.low),
             high=torch.where(over, high, state.high),
             success=state.success & ~over,
+            rate=torch.where(calmer, state.rate * _CALM, state.rate),
         )
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import options
+from robustbench_lite.cli import files, options
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.results import Outcome
@@ -58,20 +60,24 @@ def attack(
 
     Data, norm and eps come from the model's card where they are not given.
     """
-    options.check_writable(json_file, "--json")
-    options.check_writable(save, "--save-adversarials")
-    if batch_size < 1:
-        raise InputError(f"--batch-size {batch_size} holds nothing; give 1 or more")
+    files.check_writable(json_file, "--json")
+    files.check_writable(save, "--save-adversarials")
+    if json_file is not None and json_file == save:
+        raise InputError(f"--json and --save-adversarials are both {save}; give two files")
+    options.positive(n, "--n")
+    options.positive(batch_size, "--batch-size")
+    options.positive(restarts, "--restarts")
+    given = options.settings(values, "--set")
 
     from robustbench_lite.cli import screen
     from robustbench_lite.judge import evaluate
     from robustbench_lite.results import worst_case
 
-    goal = options.goal_of(targeted)
-    given = options.settings(values or [])
     plans = [options.plan_of(name, given, restarts) for name in attacks]
     classifier, card = options.model_of(model, options.device_of(device))
+    goal = options.goal_of(targeted, card)
     threat = options.threat_of(norm, eps, card)
+    options.check_supported(dict(zip(attacks, plans, strict=True)), threat)
     samples = options.data_of(data, n, seed, card)
     outcomes = []
     for name, plan in zip(attacks, plans, strict=True):
@@ -91,15 +97,20 @@ def attack(
     rows = list(zip(attacks, outcomes, strict=True))
     if len(outcomes) > 1:
         rows.append(("worst case", worst_case(outcomes)))
-    out = screen.console()
-    out.print(screen.attack_table(rows))
-    screen.show_doubts(out, outcomes)
+    written: dict[Path, bytes] = {}
     if json_file is not None:
-        entries = [o.to_json() | {"versions": versions()} for o in outcomes]
-        options.write_whole(json_file, json.dumps(entries, indent=1).encode())
+        written[json_file] = as_json(outcomes)
     if save is not None:
-        kept = _archive(rows[-1][1], samples, classifier)
-        options.write_whole(save, kept)
+        written[save] = _archive(rows[-1][1], samples, classifier)
+    files.write_whole(written)
+    screen.show_table(screen.attack_table(rows))
+    screen.show_doubts(outcomes)
+
+
+def as_json(outcomes: Sequence[Outcome]) -> bytes:
+    """A strict JSON list of what was found, with one entry an outcome."""
+    entries = [o.to_json() | {"versions": versions()} for o in outcomes]
+    return json.dumps(entries, indent=1, allow_nan=False).encode()
 
 
 def versions() -> dict[str, str]:

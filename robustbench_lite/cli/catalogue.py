@@ -37,9 +37,12 @@ def list_names(
 
 
 def _line(kind: Kind, name: str) -> str:
-    from robustbench_lite.registry import Kind, find, load_card
+    from robustbench_lite.registry import Kind, find, load_card, weights_of
 
     if kind is Kind.MODELS:
+        weights = weights_of(name)
+        if not weights.is_file():
+            return f"not installed: {weights.name} is missing; reinstall its package."
         card = load_card(name)
         m = card.measured
         return (
@@ -72,25 +75,33 @@ def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")
         if kind is Kind.MODELS:
             from robustbench_lite.card import card_text
 
-            out.print(f"[bold]{name}[/bold]  {weights_of(name)}\n")
-            out.print(card_text(load_card(name)), markup=False)
+            card = load_card(name)
+            _title(out, name, str(weights_of(name)))
+            out.print(card_text(card), soft_wrap=True)
         else:
             _describe(out, kind, name, find(kind, name))
+
+
+def _title(out: Console, name: str, rest: str) -> None:
+    from rich.text import Text
+
+    out.print(Text.assemble((name, "bold"), "  ", rest), soft_wrap=True)
+    out.print()
 
 
 def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
     from robustbench_lite.attack import Attack
 
-    out.print(f"[bold]{name}[/bold]  {str(kind).removesuffix('s')}: {_first_line(thing)}\n")
+    _title(out, name, f"{str(kind).removesuffix('s')}: {_first_line(thing)}")
     if inspect.isclass(thing):
-        out.print((inspect.getdoc(thing) or "").rstrip() + "\n", markup=False)
+        out.print((inspect.getdoc(thing) or "").rstrip() + "\n")
     if dataclasses.is_dataclass(thing):
         out.print("Settings (--set KEY=VALUE) and their defaults:")
         for field in dataclasses.fields(thing):
             default = "" if field.default is dataclasses.MISSING else f" = {field.default}"
-            out.print(f"  {field.name}{default}", markup=False)
+            out.print(f"  {field.name}{default}")
     elif not inspect.isclass(thing):
-        out.print(f"{name}{inspect.signature(thing)}", markup=False)
+        out.print(f"{name}{inspect.signature(thing)}")
     if inspect.isclass(thing) and issubclass(thing, Attack):
         _show_reach(out, thing)
 
@@ -98,7 +109,10 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
 def _show_reach(out: Console, cls: Any) -> None:
     from robustbench_lite.threat import Lp, Norm
 
-    attack = cls()
+    try:
+        attack = cls()
+    except TypeError:  # a setting without a default
+        return
     norms = [norm for norm in Norm if attack.supports(Lp(norm, 0.5))]
     out.print(f"\nNorms: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
     if attack.minimal:

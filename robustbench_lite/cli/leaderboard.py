@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import options
+from robustbench_lite.cli import files, options
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,19 +30,23 @@ def leaderboard(
     json_file: options.JsonFile = None,
 ) -> None:
     """Attack several models and rank them by the per-sample worst case."""
-    options.check_writable(json_file, "--json")
-    if batch_size < 1:
-        raise InputError(f"--batch-size {batch_size} holds nothing; give 1 or more")
+    files.check_writable(json_file, "--json")
+    options.positive(n, "--n")
+    options.positive(batch_size, "--batch-size")
+    names, specs = _split(attacks, "--attacks"), _split(models, "--models")
 
     from robustbench_lite.cli import screen
-    from robustbench_lite.cli.attack import versions
+    from robustbench_lite.cli.attack import as_json
     from robustbench_lite.judge import evaluate
     from robustbench_lite.leaderboard import ranked
 
-    names = _split(attacks, "--attacks")
-    plans = [options.plan_of(name, {}, 1) for name in names]
+    plans = [options.plan_of(name, {}) for name in names]
     where = options.device_of(device)
-    entries = [options.model_of(spec, where) for spec in _split(models, "--models")]
+    entries = [options.model_of(spec, where) for spec in specs]
+    if len({classifier.name for classifier, _ in entries}) < len(entries):
+        raise InputError(
+            "--models has two models whose cards give them the same name; change one card's name"
+        )
     jobs = [
         (classifier, options.threat_of(norm, eps, card), options.data_of(data, n, seed, card))
         for classifier, card in entries
@@ -53,6 +56,7 @@ def leaderboard(
             "the models' cards name different data or threats, which cannot be ranked together; "
             "give --data, --norm and --eps"
         )
+    options.check_supported(dict(zip(names, plans, strict=True)), jobs[0][1])
     outcomes = []
     for classifier, threat, samples in jobs:
         for name, plan in zip(names, plans, strict=True):
@@ -68,12 +72,10 @@ def leaderboard(
                         report=report,
                     )
                 )
-    out = screen.console()
-    out.print(_table(ranked(outcomes), names))
-    screen.show_doubts(out, outcomes)
     if json_file is not None:
-        found = [o.to_json() | {"versions": versions()} for o in outcomes]
-        options.write_whole(json_file, json.dumps(found, indent=1).encode())
+        files.write_whole({json_file: as_json(outcomes)})
+    screen.show_table(_table(ranked(outcomes), names))
+    screen.show_doubts(outcomes)
 
 
 def _split(text: str, option: str) -> list[str]:
@@ -101,7 +103,7 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
     )
     table.add_column("rank", justify="right")
     table.add_column("model", overflow="fold")
-    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % interval", "seconds"):
+    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(rows, 1):
         table.add_row(

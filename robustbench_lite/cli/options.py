@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.errors import InputError
+from robustbench_lite.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number."
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write figures and samples here.")]
 _FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
+_CLASS = re.compile("[0-9]{1,9}")
 
 
 def number(text: str, option: str) -> float:
@@ -60,6 +61,17 @@ def number(text: str, option: str) -> float:
         raise InputError(
             f"{option} {text!r} is not a number of 0 or more; write it as 0.3 or 8/255"
         )
+    return value
+
+
+def positive(value: int, option: str) -> int:
+    """`value` itself.
+
+    Raises:
+        InputError: it is below 1; the message names the option.
+    """
+    if value < 1:
+        raise InputError(f"{option} {value} leaves nothing to do; give 1 or more")
     return value
 
 
@@ -96,6 +108,8 @@ def device_of(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise InputError(f"--device {name!r} is none of auto, cpu, cuda and mps; try cpu")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name!r} cannot be used here; try --device cpu") from error
@@ -103,11 +117,14 @@ def device_of(name: str) -> torch.device:
 
 
 def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
-    """The samples of --data and --n, by default from the card's test data."""
+    """The samples of --data and --n, by default from the card's test data.
+
+    Raises:
+        InputError: no such data, it cannot be read, or the model cannot take its images.
+    """
+    from robustbench_lite.data import checked_for
     from robustbench_lite.registry import load_data
 
-    if n < 1:
-        raise InputError(f"--n {n} leaves nothing to evaluate; give 1 or more")
     data = load_data(spec or card.test_data)
     shape = (card.channels, card.size, card.size)
     if tuple(data.x.shape[1:]) != shape:
@@ -116,37 +133,50 @@ def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
             f"do not fit model {card.name!r}, which takes {shape}; "
             "choose other data or another model"
         )
+    checked_for(data, card.classes)
     return data.sample(n, seed)
 
 
-def settings(texts: list[str]) -> dict[str, str]:
-    """The values of --set KEY=VALUE.
+def settings(texts: list[str] | None, option: str) -> dict[str, str]:
+    """The values of --set KEY=VALUE and its like.
 
     Raises:
-        InputError: a text has no equals sign.
+        InputError: a text has no equals sign, or a key comes twice; the message names the option.
     """
-    pairs = [text.partition("=") for text in texts]
-    for key, equals, _ in pairs:
+    values: dict[str, str] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InputError(f"--set {key!r} is not KEY=VALUE; write it as --set steps=100")
-    return {key: value for key, _, value in pairs}
+            raise InputError(f"{option} {text!r} is not KEY=VALUE; write it as {option} steps=100")
+        if key in values:
+            raise InputError(f"{option} gives {key!r} twice; give it once")
+        values[key] = value
+    return values
 
 
-def scalars(texts: list[str] | None) -> dict[str, object]:
-    """The values of KEY=VALUE as numbers or truth values where they are such, else as text."""
+def scalars(texts: list[str] | None, option: str) -> dict[str, object] | None:
+    """The values of KEY=VALUE as numbers or truth values where they are such, else as text.
+
+    Raises:
+        InputError: a text has no equals sign, or a key comes twice; the message names the option.
+    """
     import json
 
     found: dict[str, object] = {}
-    for key, text in settings(texts or []).items():
+    for key, text in settings(texts, option).items():
         try:
             found[key] = json.loads(text)
         except ValueError:
             found[key] = text
-    return found
+    return found or None
 
 
-def plan_of(name: str, values: dict[str, str], restarts: int) -> Plan:
-    """The attack of a name with its settings, restarted where asked."""
+def plan_of(name: str, values: dict[str, str], restarts: int = 1) -> Plan:
+    """The attack of a name with its settings, restarted where asked.
+
+    Raises:
+        InputError: no such attack or setting, or a value that the setting does not take.
+    """
     from robustbench_lite.attack import Restarts
     from robustbench_lite.registry import load_attack
 
@@ -154,11 +184,32 @@ def plan_of(name: str, values: dict[str, str], restarts: int) -> Plan:
     return attack if restarts == 1 else Restarts(attack, restarts)
 
 
-def goal_of(targeted: str | None) -> Goal:
+def check_supported(plans: Mapping[str, Plan], threat: Lp) -> None:
+    """Find out before the work starts whether every attack can keep to the threat.
+
+    Raises:
+        InputError: one cannot; the message names it and the norms that it takes.
+    """
+    from robustbench_lite.threat import Lp, Norm
+
+    for name, plan in plans.items():
+        if plan.supports(threat):
+            continue
+        norms = [str(norm) for norm in Norm if plan.supports(Lp(norm, threat.eps))]
+        if norms:
+            remedy = f"give --norm {' or '.join(norms)} with its --eps, or another --attack"
+        else:
+            remedy = "give another --eps or another --attack"
+        raise UnsupportedError(
+            f"attack {name!r} does not support {threat.norm} with eps {threat.eps:g}; {remedy}"
+        )
+
+
+def goal_of(targeted: str | None, card: Card) -> Goal:
     """The goal of --targeted.
 
     Raises:
-        InputError: it is neither next, random nor a class number.
+        InputError: it is neither next, random nor the number of one of the model's classes.
     """
     from robustbench_lite.goal import Choice, Targeted, Untargeted
 
@@ -166,43 +217,20 @@ def goal_of(targeted: str | None) -> Goal:
         return Untargeted()
     if targeted in list(Choice):
         return Targeted(Choice(targeted))
-    if targeted.isdigit():
+    if _CLASS.fullmatch(targeted) and int(targeted) < card.classes:
         return Targeted(int(targeted))
-    raise InputError(f"--targeted {targeted!r} is unknown; write next, random or a class number")
+    raise InputError(
+        f"--targeted {targeted!r} is unknown; write next, random or one of the classes "
+        f"0 to {card.classes - 1} of model {card.name!r}"
+    )
 
 
 def model_of(spec: str, device: torch.device) -> tuple[Classifier, Card]:
-    """The classifier of --model on its device, and its card."""
+    """The classifier of --model on its device, and its card.
+
+    Raises:
+        InputError: no such model, or its files cannot be used.
+    """
     from robustbench_lite.registry import load_card, load_model
 
     return load_model(spec).to(device), load_card(spec)
-
-
-def check_writable(path: Path | None, option: str) -> None:
-    """Find out before the work starts whether a file can be written.
-
-    Raises:
-        InputError: it cannot; the message names the option.
-    """
-    if path is None:
-        return
-    folder = path.parent
-    reason = ""
-    if path.is_dir():
-        reason = "it is a folder"
-    elif not folder.is_dir():
-        reason = f"the folder {folder} does not exist"
-    elif not os.access(path if path.exists() else folder, os.W_OK):
-        reason = "permission is denied"
-    if reason:
-        raise InputError(f"{option} {path} cannot be written: {reason}; choose another path")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary name, sync, rename: never half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

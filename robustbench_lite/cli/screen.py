@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,8 +23,19 @@ _PLAIN_EVERY = 10.0
 
 
 def console() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go; names are shown as they are, also with brackets or colons."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table; where the terminal is too narrow for it, it is wider rather than cut."""
+    for column in table.columns:
+        if column.no_wrap:
+            texts = (str(cell) for cell in (column.header, *column.cells))
+            column.min_width = max(map(cell_len, texts))
+    out = console()
+    out.width = max(out.width, out.measure(table).minimum)
+    out.print(table)
 
 
 @contextmanager
@@ -33,7 +45,7 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
         yield _plain(title)
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[left]} left, {task.fields[robust]} robust so far"),
         TimeRemainingColumn(),
@@ -73,7 +85,7 @@ def training(title: str) -> Iterator[Callable[[Lesson], None]]:
         yield _plain_training(title)
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("epoch {task.fields[epoch]}, loss {task.fields[loss]}"),
         TimeRemainingColumn(),
@@ -115,7 +127,7 @@ def percent(value: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """A 95 % interval in percent."""
-    return f"{100 * low:.1f} - {100 * high:.1f}"
+    return f"{100 * low:.1f}-{100 * high:.1f}"
 
 
 def size(value: float | None) -> str:
@@ -148,7 +160,7 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
     for name in (
         "clean %",
         "robust %",
-        "95 % interval",
+        "95 % CI",
         "mean size",
         "median",
         "queries",
@@ -170,7 +182,7 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
     return table
 
 
-def show_doubts(screen: Console, outcomes: Sequence[Outcome]) -> None:
+def show_doubts(outcomes: Sequence[Outcome]) -> None:
     """The reasons not to trust the figures, each once."""
     for doubt in dict.fromkeys(d for o in outcomes for d in o.doubts):
-        screen.print(f"doubt: {doubt}", style="yellow")
+        console().print(f"doubt: {doubt}", style="yellow")

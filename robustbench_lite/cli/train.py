@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_lite.cli import options
+from robustbench_lite.cli import Interrupted, files, options
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
     from robustbench_lite.attack import Plan
     from robustbench_lite.card import Recipe
     from robustbench_lite.data import Dataset
+    from robustbench_lite.threat import Lp
+
+
+# Fields of the recipe whose option has another name, or none.
+_OPTIONS = {
+    "defense_set": "--set",
+    "weight_decay": "--recipe",
+    "mean": "--recipe",
+    "std": "--recipe",
+}
 
 
 def train(
@@ -82,15 +92,16 @@ def train(
     """
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} must end in .safetensors; rename it")
-    options.check_writable(out, "--out")
-    options.check_writable(out.with_suffix(".toml"), "--out")
+    for path in (out, out.with_suffix(".toml"), out.with_suffix(".checkpoint")):
+        files.check_writable(path, "--out")
+    options.positive(n, "--n")
     chosen = _recipe(
         recipe,
         {
             "arch": arch,
-            "arch_set": options.scalars(arch_set) or None,
+            "arch_set": options.scalars(arch_set, "--arch-set"),
             "defense": defense,
-            "defense_set": options.scalars(values) or None,
+            "defense_set": options.scalars(values, "--set"),
             "data": data,
             "exclude": exclude,
             "norm": norm,
@@ -105,12 +116,19 @@ def train(
             "seed": seed,
         },
     )
+    given = options.settings(check_set, "--check-set")
     measured_eps = chosen.eps if test_eps is None else options.number(test_eps, "--test-eps")
-    plan = options.plan_of(check, options.settings(check_set or []), 1)
-    from robustbench_lite.registry import load_data
+    if measured_eps == float("inf"):
+        raise InputError("--test-eps inf cannot stand in a card; give a number such as 8/255")
 
+    from robustbench_lite.registry import load_data
+    from robustbench_lite.threat import Lp
+
+    plan = options.plan_of(check, given)
+    threat = Lp(chosen.norm, measured_eps)
+    options.check_supported({check: plan}, threat)
     test = load_data(test_data or chosen.data)
-    _train(chosen, out, test, test_data or chosen.data, measured_eps, plan, n, summary)
+    _train(chosen, out, test, test_data or chosen.data, threat, (check, plan), n, summary)
 
 
 def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
@@ -127,11 +145,16 @@ def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"--recipe {path} cannot be read ({error}); check the path") from error
         start = table.get("recipe", table)
+        if not isinstance(start, dict):
+            raise InputError(f"--recipe {path}: recipe is not a table; write [recipe] above it")
     try:
         return Recipe.model_validate(start | {k: v for k, v in changes.items() if v is not None})
     except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        option = _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+        file = "" if path is None else f" of --recipe {path}"
         raise InputError(
-            f"the recipe is not complete or not right: {first_problem(error)}; see rbl train --help"
+            f"the recipe{file} is not usable: {first_problem(error)}; give or change {option}"
         ) from error
 
 
@@ -140,8 +163,8 @@ def _train(
     out: Path,
     test: Dataset,
     test_spec: str,
-    eps: float,
-    plan: Plan,
+    threat: Lp,
+    check: tuple[str, Plan],
     n: int,
     summary: str,
 ) -> None:
@@ -154,7 +177,6 @@ def _train(
     from robustbench_lite.data import Split
     from robustbench_lite.defense import Training
     from robustbench_lite.judge import evaluate
-    from robustbench_lite.threat import Lp
     from robustbench_lite.train import ids_digest, train
 
     defense = registry.load_defense(recipe.defense, **recipe.defense_set)
@@ -170,19 +192,27 @@ def _train(
             f"training images have shape {tuple(learned.x.shape[1:])} and test images "
             f"{tuple(test.x.shape[1:])}; both must be the same square"
         )
-    with screen.training(out.stem) as report:
-        module, minutes = train(
-            recipe,
-            lambda: registry.build(recipe, classes, channels, size),
-            defense,
-            learned,
-            out.with_suffix(".checkpoint"),
-            report,
-        )
+    checkpoint = out.with_suffix(".checkpoint")
+    try:
+        with screen.training(out.stem) as report:
+            module, minutes = train(
+                recipe,
+                lambda: registry.build(recipe, classes, channels, size),
+                defense,
+                learned,
+                checkpoint,
+                report,
+            )
+    except Interrupted:
+        files.discard_temporary(checkpoint)
+        if checkpoint.exists():
+            raise Interrupted(f"{checkpoint} is kept, the same command goes on from it") from None
+        raise
     weights = save({k: v.contiguous() for k, v in module.state_dict().items()})
     classifier = Classifier(module, mean=recipe.mean or None, std=recipe.std or None, name=out.stem)
     sample = test.sample(n)
-    outcome = evaluate(classifier, plan, Lp(recipe.norm, eps), sample)
+    name, plan = check
+    outcome = evaluate(classifier, plan, threat, sample)
     card = Card(
         name=out.stem,
         summary=summary,
@@ -192,7 +222,7 @@ def _train(
         parameters=sum(p.numel() for p in module.parameters()),
         test_data=test_spec,
         norm=recipe.norm,
-        eps=eps,
+        eps=threat.eps,
         train_samples=len(learned),
         train_ids_sha256=ids_digest(learned),
         train_minutes=round(minutes, 2),
@@ -208,7 +238,7 @@ def _train(
             robust_ci95=outcome.robust_ci95,
         ),
     )
-    options.write_whole(out, weights)
-    options.write_whole(out.with_suffix(".toml"), card_text(card).encode())
-    out.with_suffix(".checkpoint").unlink()
-    screen.console().print(screen.attack_table([(type(plan).__name__.lower(), outcome)]))
+    files.write_whole({out: weights, out.with_suffix(".toml"): card_text(card).encode()})
+    checkpoint.unlink()
+    screen.show_table(screen.attack_table([(name, outcome)]))
+    screen.show_doubts([outcome])

@@ -1,0 +1,43 @@
+# make demo: set up and run the main job; make test: set up and pass the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.demo: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	touch $@
+
+$(VENV)/.peers: benchmarks/peers/install.sh $(VENV)/.demo
+	bash benchmarks/peers/install.sh $(BIN)/python
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/rbl attack --model mnist-cnn-at --attack fgsm --attack pgd --n 500
+	$(BIN)/rbl attack --model mnist-cnn --attack fgsm --attack pgd --n 500
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.peers
+	$(BIN)/python benchmarks/peers/pgd.py --model cifar10-resnet-at
+	$(BIN)/python benchmarks/peers/pgd.py --model cifar10-resnet
+	$(BIN)/python benchmarks/peers/cw.py --model cifar10-resnet
+	$(BIN)/python benchmarks/peers/startup.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -1,0 +1,189 @@
+"""PGD in the Linf ball, side by side: time, robust accuracy, and what our engine costs."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import bare
+import contenders
+import sheet
+import subject as subjects
+from contenders import Linf, our_pgd
+from rounds import Laps, Run, measure, ratio
+from subject import Subject
+from torch import Tensor, nn
+
+from robustbench_lite.classifier import Classifier, borrowed, prepare
+from robustbench_lite.results import Outcome
+
+ON, OFF = "ours", "ours, no early leave"
+PLAIN, FAST = "bare original", "bare prepared"
+PLAIN_LOOK, FAST_LOOK = "bare original, forward", "bare prepared, forward"
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    subject = subjects.load(options)
+    settings = Linf(options.eps / 255, options.eps / 255 * options.rel_step, options.steps)
+    builds, missing = contenders.present(contenders.PGD_PEERS)
+    peers = [name for name in builds if name not in options.leave_out]
+    fast = _prepared(subject)
+
+    def everybody(settings: Linf) -> dict[str, Run]:
+        runs: dict[str, Run] = {
+            ON: lambda seed: our_pgd(subject, settings, seed, early_leave=True).adversarials,
+            OFF: lambda seed: our_pgd(subject, settings, seed, early_leave=False).adversarials,
+        }
+        runs |= {name: builds[name](subject, settings) for name in peers}
+        return runs | _bare(subject, fast, settings.steps)
+
+    measure(everybody(replace(settings, steps=1)), 1, between=subject.forget)  # warm up
+    laps = measure(everybody(settings), options.repeats, once=options.once, between=subject.forget)
+    right = subject.correct()
+    robust = {name: _robust(subject, right, lap) for name, lap in laps.items() if lap.found}
+    print(
+        f"PGD-{settings.steps} Linf {options.eps:g}/255, step {settings.step * 255:.3g}/255, "
+        f"random start; model {options.model}, {len(subject.x)} images, of which "
+        f"{int(right.sum())} are classified correctly; batch {subject.batch}, "
+        f"{options.repeats} rounds"
+    )
+    _print_race(laps, robust, peers)
+    engine = {
+        ON: _engine(subject, settings, laps, ON, early_leave=True),
+        OFF: _engine(subject, settings, laps, OFF, early_leave=False),
+    }
+    _print_engine(engine, laps, subject, settings)
+    sheet.print_footer(missing)
+    sheet.store(options.json, options, laps, {"robust_accuracy": robust, "engine": engine})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    subjects.add_options(parser, n=512, batch=256, repeats=5)
+    parser.add_argument("--eps", type=float, default=8.0, help="radius in 255ths")
+    parser.add_argument("--steps", type=int, default=40, help="moves")
+    parser.add_argument("--rel-step", type=float, default=0.1, help="step size by eps")
+    return parser.parse_args()
+
+
+def _prepared(subject: Subject) -> nn.Module:
+    """The copy that evaluate() attacks."""
+    assert isinstance(subject.model, Classifier)
+    with borrowed(subject.model):
+        fast = prepare(subject.model, subject.x[: subject.batch])
+    if fast is subject.model:
+        print("prepare() gave the original model back: both bare figures are of the same model")
+    return fast
+
+
+def _bare(subject: Subject, fast: nn.Module, steps: int) -> dict[str, Run]:
+    return {
+        PLAIN: bare.pairs(subject.model, subject, steps),
+        FAST: bare.pairs(fast, subject, steps),
+        PLAIN_LOOK: bare.looks(subject.model, subject, steps),
+        FAST_LOOK: bare.looks(fast, subject, steps),
+    }
+
+
+def _robust(subject: Subject, right: Tensor, laps: Laps) -> list[float]:
+    return [float((right & ~subject.fooled(adv)).float().mean()) for adv in laps.found.values()]
+
+
+def _print_race(laps: dict[str, Laps], robust: dict[str, list[float]], peers: list[str]) -> None:
+    rows = []
+    for name, lap in laps.items():
+        accuracy = 100 * statistics.fmean(robust[name]) if name in robust else None
+        to_bare = ratio(laps, name, [PLAIN])
+        to_peer = ratio(laps, name, peers) if peers else None
+        rows.append([name, *sheet.times(lap), *map(sheet.cell, (to_peer, to_bare, accuracy))])
+    columns = ["contender", "s, median", "s, spread", "/ fastest peer", "/ bare", "robust %"]
+    sheet.print_table("", columns, rows)
+    print(
+        "'/ fastest peer' and '/ bare' (forward + input gradient of the original model, all steps, "
+        "all images) are\nmedians of the ratios within a round. 'robust %' is checked by one "
+        "function on the original model, the mean of\nthe rounds. Ours is the whole of evaluate() "
+        "and does not attack images that are wrong from the start; the\npeers attack all "
+        "(--correct-only removes that difference)."
+    )
+
+
+def _engine(
+    subject: Subject, settings: Linf, laps: dict[str, Laps], name: str, *, early_leave: bool
+) -> dict[str, Any]:
+    outcomes: list[Outcome] = []
+    passes = bare.counted(
+        subject,
+        lambda: outcomes.append(our_pgd(subject, settings, 0, early_leave=early_leave)),
+    )
+    records = outcomes[0].records
+    ledger = sum(r.backwards for r in records)
+    # With early leave off the ledger stops counting where a sample is fooled, the engine does not.
+    attacked = sum(r.correct for r in records)
+    pairs = ledger if early_leave else settings.steps * attacked
+    asked = sum(r.queries - r.backwards for r in records)
+    steps = settings.steps
+    cost = {kind: bare.each(laps[kind], subject, steps) for kind in (PLAIN, FAST)}
+    look = {kind: bare.each(laps[kind], subject, steps) for kind in (PLAIN_LOOK, FAST_LOOK)}
+    attack = pairs * cost[FAST] + asked * look[FAST_LOOK]
+    everything = (
+        passes.pairs * cost[FAST]
+        + passes.looks * look[FAST_LOOK]
+        + passes.original_pairs * cost[PLAIN]
+        + passes.original_looks * look[PLAIN_LOOK]
+    )
+    seconds = laps[name].median
+    return {
+        "seconds": seconds,
+        "pairs": pairs,
+        "looks": asked,
+        "ledger_pairs": ledger,
+        "hook": vars(passes),
+        "bare_seconds": attack,
+        "bare_seconds_with_judge": everything,
+        "engine_cost": seconds / attack if attack else None,
+        "engine_cost_with_judge": seconds / everything if everything else None,
+    }
+
+
+def _print_engine(
+    engine: dict[str, dict[str, Any]], laps: dict[str, Laps], subject: Subject, settings: Linf
+) -> None:
+    rows = [
+        [
+            name,
+            sheet.cell(e["seconds"]),
+            str(e["pairs"]),
+            str(e["looks"]),
+            sheet.cell(e["bare_seconds"]),
+            sheet.cell(e["engine_cost"]),
+            sheet.cell(e["bare_seconds_with_judge"]),
+            sheet.cell(e["engine_cost_with_judge"]),
+        ]
+        for name, e in engine.items()
+    ]
+    columns = ["engine cost", "s", "pairs", "forward", "A, s", "s / A", "B, s", "s / B"]
+    sheet.print_table("", columns, rows)
+    steps = settings.steps
+    prices = ", ".join(
+        f"{name} {1e3 * bare.each(laps[name], subject, steps):.3f}"
+        for name in (PLAIN, FAST, PLAIN_LOOK, FAST_LOOK)
+    )
+    print(
+        "A = pairs x (forward + input gradient of the prepared model) + forward x (its forward "
+        "pass), at full batches.\nPairs are Record.backwards; without early leave they are steps x "
+        "attacked samples, as the ledger stops when a\nsample is fooled. So s / A holds everything "
+        "else: clean pass, preparation, verification, batches that are not\nfull, the engine. B is "
+        "A plus every pass of the judge (counted by a hook), so s / B leaves the engine and the\n"
+        f"narrow batches. Milliseconds an image:\n{prices}."
+    )
+    for name, e in engine.items():
+        if e["hook"]["pairs"] + e["hook"]["original_pairs"] != e["pairs"]:
+            print(f"{name}: the hook saw {e['hook']}, the ledger says {e['pairs']} pairs")
+
+
+if __name__ == "__main__":
+    main()

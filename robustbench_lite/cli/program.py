@@ -1,0 +1,19 @@
+"""The commands of `rbl`, put together."""
+
+import typer
+
+from robustbench_lite.cli import attack, catalogue, leaderboard, train
+
+app = typer.Typer(
+    name="rbl",
+    help="How robust is this image classifier, really?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("attack")(attack.attack)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("train")(train.train)
+app.command("list")(catalogue.list_names)
+app.command("show")(catalogue.show)

@@ -1,0 +1,51 @@
+"""Every registered attack, ours or an installed stranger's, against every check."""
+
+import pytest
+
+from robustbench_lite import Attack, Cascade, Lp, Norm, Restarts, load_attack
+from robustbench_lite.registry import Kind, registered
+from robustbench_lite.testing import CHECKS, assert_conforms, check_attack, run_check
+from robustbench_lite.threat import Access
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", registered(Kind.ATTACKS))
+def test_attack_keeps_its_promise(name: str, check: str) -> None:
+    result = run_check(check, load_attack(name))
+    assert result.passed, result.detail
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "cw"])
+def test_no_check_of_a_gradient_attack_is_vacuous(name: str) -> None:
+    attack = load_attack(name)
+    for check in ("finds_something", "targeted", "binary_images", "examples_hold"):
+        detail = run_check(check, attack).detail
+        assert not detail.startswith(("0", "not applicable")), f"{check}: {detail}"
+
+
+def test_composed_plans_keep_the_promises() -> None:
+    quick: Attack = load_attack("pgd", steps=5)
+    threats = [Lp(Norm.LINF, 0.02)]
+    assert_conforms(Restarts(quick, 2), threats)
+    assert_conforms(Cascade(load_attack("fgsm"), quick), threats)
+
+
+def test_an_attack_that_never_moves_does_not_conform() -> None:
+    still = load_attack("pgd", step_size=0.0, random_start=False)
+    failed = {check.name for check in check_attack(still) if not check.passed}
+    assert "finds_something" in failed
+    with pytest.raises(AssertionError, match="finds_something"):
+        assert_conforms(still)
+
+
+def test_an_attack_without_an_lp_norm_is_told_so() -> None:
+    results = check_attack(load_attack("pgd"), threats=[])
+    assert [check.name for check in results] == list(CHECKS)
+    assert all(check.detail.startswith("not applicable") for check in results)
+
+
+def test_threats_are_taken_as_given() -> None:
+    scores_only = [Lp(Norm.L2, 0.1, Access.SCORES)]
+    result = run_check("finds_something", load_attack("pgd"), scores_only)
+    assert not result.passed
+    assert "UnsupportedError" in result.detail
