@@ -21,6 +21,7 @@ from robustbench_lite.rng import key_of
 from robustbench_lite.threat import Lp
 
 _EOT = 20
+_PROBE = 32
 _UNLIMITED = 2**62
 _NOT_FINITE = "the model returned NaN or infinite logits"
 
@@ -158,7 +159,7 @@ class _Judge:
         self.unverified = 0
 
     def _is_random(self, clean: Tensor) -> bool:
-        some = self.data.x[: self.settings.width]
+        some = self.data.x[:_PROBE]
         again = predict(self.classifier, some, self.settings)
         first = clean[: len(some)]
         both = torch.isfinite(again) & torch.isfinite(first)
@@ -172,7 +173,7 @@ class _Judge:
         return differs
 
     def run(self, plan: Plan) -> Outcome:
-        example = self.data.x[: self.settings.width].to(self.settings.device)
+        example = self.data.x[:_PROBE].to(self.settings.device)
         fast = self.classifier if self.random else prepare(self.classifier, example)
         for stage in plan.stages():
             rows = self._survivors(stage)

@@ -205,6 +205,11 @@ class Oracle(Generic[T]):
             leaf = rows.detach().requires_grad_(True)
             with torch.enable_grad():
                 logits = self.classifier(leaf)
+                if not logits.requires_grad:
+                    raise UnsupportedError(
+                        f"model {self.classifier.name!r} gives no gradient; wrap it in "
+                        "Classifier(access=Access.SCORES) and choose an attack that needs no more"
+                    )
                 each = loss(logits, labels, targeted=self.targeted)
                 (gradient,) = torch.autograd.grad(each.sum(), leaf)
             values = values + each.detach() / self.eot
@@ -224,8 +229,6 @@ class Oracle(Generic[T]):
             able = book.budget >= self.eot
             charge = able.long() * self.eot
             live = None if bool(able.all()) else able.nonzero().flatten()
-        if not self.minimal:
-            charge = charge * ~book.found
         self.ledger = replace(
             book,
             queries=book.queries + charge,

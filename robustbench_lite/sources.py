@@ -51,16 +51,17 @@ def npz(split: Split, argument: str = "") -> Dataset:
     if not path.is_file():
         raise InputError(f"data file {path} does not exist; check the path behind npz:")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} holds one array; save x and y with numpy.savez")
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise InputError(f"data file {path} holds one array; save x and y with numpy.savez")
+        with opened as file:
             for x_key, y_key in ((f"x_{split}", f"y_{split}"), ("x", "y")):
                 if x_key in file and y_key in file:
                     x, y = file[x_key], file[y_key]
                     break
             else:
                 raise InputError(
-                    f"{path} has the keys {', '.join(file.files) or 'none'}; "
+                    f"data file {path} has the keys {', '.join(file.files) or 'none'}; "
                     f"it needs x and y, or x_{split} and y_{split}"
                 )
             names = tuple(str(c) for c in file["classes"]) if "classes" in file else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_lite import Attack, Cascade, Lp, Norm, Restarts, load_attack
+from robustbench_lite import Attack, Cascade, Loss, Lp, Norm, Restarts, load_attack
 from robustbench_lite.registry import Kind, registered
 from robustbench_lite.testing import CHECKS, assert_conforms, check_attack, run_check
 from robustbench_lite.threat import Access
@@ -23,6 +23,15 @@ def test_no_check_of_a_gradient_attack_is_vacuous(name: str) -> None:
         assert not detail.startswith(("0", "not applicable")), f"{check}: {detail}"
 
 
+@pytest.mark.parametrize("check", ["class_counts", "shifted_logits", "scaled_logits", "targeted"])
+@pytest.mark.parametrize("loss", list(Loss))
+def test_every_loss_keeps_the_promises_about_logits(loss: Loss, check: str) -> None:
+    for attack in (load_attack("pgd", steps=20, loss=loss), load_attack("fgsm", loss=loss)):
+        result = run_check(check, attack)
+        assert result.passed, result.detail
+        assert not result.detail.startswith("not applicable")
+
+
 def test_composed_plans_keep_the_promises() -> None:
     quick: Attack = load_attack("pgd", steps=5)
     threats = [Lp(Norm.LINF, 0.02)]
@@ -31,11 +40,12 @@ def test_composed_plans_keep_the_promises() -> None:
 
 
 def test_an_attack_that_never_moves_does_not_conform() -> None:
-    still = load_attack("pgd", step_size=0.0, random_start=False)
-    failed = {check.name for check in check_attack(still) if not check.passed}
-    assert "finds_something" in failed
+    still = load_attack("pgd", steps=2, step_size=0.0, random_start=False)
+    threats = [Lp(Norm.LINF, 0.02)]
+    failed = {check.name for check in check_attack(still, threats) if not check.passed}
+    assert {"finds_something", "binary_images"} <= failed
     with pytest.raises(AssertionError, match="finds_something"):
-        assert_conforms(still)
+        assert_conforms(still, threats)
 
 
 def test_an_attack_without_an_lp_norm_is_told_so() -> None:

@@ -174,7 +174,8 @@ def test_a_projection_is_in_the_ball_and_the_box(
     once = threat.project(x, adv)
     assert bool(((once >= 0) & (once <= 1)).all())
     assert bool((norm_of(once.double() - x.double(), norm) <= eps * (1 + 1e-5) + 1e-6).all())
-    assert bool(threat.contains(x, once).all() | (0 < eps < 1e-3))
+    if eps == 0 or eps >= 1e-3:  # below, the rounding of x + d itself is larger than the slack
+        assert bool(threat.contains(x, once).all())
     assert torch.allclose(threat.project(x, once), once, atol=1e-5)
     inside = (norm_of(adv - x, norm) <= eps) & ((adv >= 0) & (adv <= 1)).flatten(1).all(1)
     assert torch.allclose(once[inside], adv[inside], atol=1e-6)
@@ -222,7 +223,8 @@ def test_random_points_are_in_the_threat(norm: Norm, columns: int) -> None:
         threat = Lp(norm, eps)
         point = threat.random_point(x, Rng(torch.arange(500)))
         assert bool(threat.contains(x, point).all()), f"{norm} {eps}"
-        assert not bool((point == x).all()) or int(eps * 100) == 0 or norm is Norm.L0
+        moved = eps > 0 and not (norm is Norm.L0 and eps < 1)
+        assert bool((point != x).flatten(1).any(1).all()) == moved
 
 
 @pytest.mark.parametrize("columns", [1, 2, 10])

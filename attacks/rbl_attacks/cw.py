@@ -11,8 +11,9 @@ from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Norm, Threat
 
-_BEYOND = 0.5
-_CALM = 0.75
+_BEYOND = 0.5  # how far tanh reaches past the box
+_CALM = 0.6  # the learning rate's factor from one search to the next
+_LATE = 0.5  # a search starts at an adversarial example: only its second half tells whether c does
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-12
 
 
@@ -22,6 +23,7 @@ class Search:
 
     adv: Tensor
     w: Tensor
+    tanh: Tensor
     first: Tensor
     second: Tensor
     turn: Tensor
@@ -37,15 +39,16 @@ class Search:
 class CW(Attack):
     """Adam on |d|^2 + c * max(margin left, -kappa), with a binary search on c.
 
-    Two things differ from the paper: the margin is divided by the spread of the clean logits, so
-    that c means the same for every model; and tanh reaches a little beyond the box and is
-    clipped, so that pixels at exactly 0 or 1 can move.
+    Four things differ from the paper. The margin is divided by the spread of the clean logits, so
+    that c means the same for every model. Tanh reaches beyond the box and is clipped, so that
+    pixels at exactly 0 or 1 can move. A search starts at the best example of those before it. The
+    learning rate falls during a search, and from search to search once there is an example.
 
     Args:
         steps: moves in all; each search gets an equal share.
         searches: values of c tried; 9 in the paper.
-        learning_rate: of Adam at the start of a search; it falls to a tenth (cosine).
-        c: the first weight of the margin.
+        learning_rate: of Adam at the start of the first search; 0.01 without a schedule in the paper.
+        c: the first weight of the margin, ten times as large after a search that found nothing.
         kappa: logits by which the wrong class must win.
     """
 
@@ -54,8 +57,8 @@ class CW(Attack):
 
     steps: int = 900
     searches: int = 9
-    learning_rate: float = 0.01
-    c: float = 1.0
+    learning_rate: float = 0.1
+    c: float = 10.0
     kappa: float = 0.0
 
     def supports(self, threat: Threat) -> bool:
@@ -70,6 +73,7 @@ class CW(Attack):
         return Search(
             adv=x,
             w=_to_tanh(x),
+            tanh=_to_tanh(x).tanh(),
             first=torch.zeros_like(x),
             second=torch.zeros_like(x),
             turn=torch.zeros_like(y),
@@ -88,34 +92,38 @@ class CW(Attack):
         value, gradient = oracle.value_and_gradient(state.adv, y, Loss.MARGIN)
         weight = state.c / state.spread * (value < self.kappa)
         slope = 2 * (state.adv - x) - _rows(weight) * gradient
-        slope = slope * (0.5 + _BEYOND) * (1 - state.w.tanh().square())
+        slope = slope * (0.5 + _BEYOND) * (1 - state.tanh.square())
         first = _BETA1 * state.first + (1 - _BETA1) * slope
         second = _BETA2 * state.second + (1 - _BETA2) * slope.square()
         rate = state.rate * (0.505 + 0.495 * torch.cos(torch.pi * turn / share))
         scale = rate / (1 - _BETA1**turn)
         root = (second / _rows(1 - _BETA2**turn)).sqrt() + _TINY
         w = state.w - _rows(scale) * first / root
+        tanh = w.tanh()
         moved = replace(
             state,
-            adv=_from_tanh(w),
+            adv=(0.5 + (0.5 + _BEYOND) * tanh).clamp(0, 1),
             w=w,
+            tanh=tanh,
             first=first,
             second=second,
             turn=turn,
-            success=state.success | (value > self.kappa),
+            success=state.success | ((value > self.kappa) & (turn > _LATE * share)),
         )
-        return self._next_search(oracle.best, moved, over=turn >= share)
+        over = turn >= share
+        return self._next_search(oracle.best, moved, over) if bool(over.any()) else moved
 
     def _next_search(self, best: Tensor, state: Search, over: Tensor) -> Search:
         calmer = over & (state.success | state.high.isfinite())
         low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
-        rows = _rows(over)
+        rows, w = _rows(over), _to_tanh(best)
         return replace(
             state,
             adv=torch.where(rows, best, state.adv),
-            w=torch.where(rows, _to_tanh(best), state.w),
+            w=torch.where(rows, w, state.w),
+            tanh=torch.where(rows, w.tanh(), state.tanh),
             first=state.first.masked_fill(rows, 0),
             second=state.second.masked_fill(rows, 0),
             turn=state.turn.masked_fill(over, 0),
@@ -133,7 +141,3 @@ def _rows(values: Tensor) -> Tensor:
 
 def _to_tanh(x: Tensor) -> Tensor:
     return torch.atanh((x - 0.5) / (0.5 + _BEYOND))
-
-
-def _from_tanh(w: Tensor) -> Tensor:
-    return (0.5 + (0.5 + _BEYOND) * w.tanh()).clamp(0, 1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robustbench_lite.classifier import Classifier, borrowed, prepare
 from robustbench_lite.results import Outcome
+from robustbench_lite.threat import Lp, Norm
 
 ON, OFF = "ours", "ours, no early leave"
 PLAIN, FAST = "bare original", "bare prepared"
@@ -44,7 +45,8 @@ def main() -> None:
     measure(everybody(replace(settings, steps=1)), 1, between=subject.forget)  # warm up
     laps = measure(everybody(settings), options.repeats, once=options.once, between=subject.forget)
     right = subject.correct()
-    robust = {name: _robust(subject, right, lap) for name, lap in laps.items() if lap.found}
+    threat = Lp(Norm.LINF, settings.eps)
+    robust = {name: _robust(subject, threat, right, lap) for name, lap in laps.items() if lap.found}
     print(
         f"PGD-{settings.steps} Linf {options.eps:g}/255, step {settings.step * 255:.3g}/255, "
         f"random start; model {options.model}, {len(subject.x)} images, of which "
@@ -89,8 +91,12 @@ def _bare(subject: Subject, fast: nn.Module, steps: int) -> dict[str, Run]:
     }
 
 
-def _robust(subject: Subject, right: Tensor, laps: Laps) -> list[float]:
-    return [float((right & ~subject.fooled(adv)).float().mean()) for adv in laps.found.values()]
+def _robust(subject: Subject, threat: Lp, right: Tensor, laps: Laps) -> list[float]:
+    broken = [
+        subject.fooled(adv) & threat.contains(subject.x, adv.clamp(0, 1))
+        for adv in laps.found.values()
+    ]
+    return [float((right & ~each).float().mean()) for each in broken]
 
 
 def _print_race(laps: dict[str, Laps], robust: dict[str, list[float]], peers: list[str]) -> None:
@@ -105,9 +111,9 @@ def _print_race(laps: dict[str, Laps], robust: dict[str, list[float]], peers: li
     print(
         "'/ fastest peer' and '/ bare' (forward + input gradient of the original model, all steps, "
         "all images) are\nmedians of the ratios within a round. 'robust %' is checked by one "
-        "function on the original model, the mean of\nthe rounds. Ours is the whole of evaluate() "
-        "and does not attack images that are wrong from the start; the\npeers attack all "
-        "(--correct-only removes that difference)."
+        "function on the original model and within eps; mean\nof the rounds. Ours is the whole of "
+        "evaluate() and does not attack images that are wrong from the start; the peers\nattack "
+        "all (--correct-only removes that difference)."
     )
 
 

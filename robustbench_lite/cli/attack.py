@@ -66,6 +66,7 @@ def attack(
         raise InputError(f"--json and --save-adversarials are both {save}; give two files")
     options.positive(n, "--n")
     options.positive(batch_size, "--batch-size")
+    distance = None if eps is None else options.number(eps, "--eps")
     options.positive(restarts, "--restarts")
     given = options.settings(values, "--set")
 
@@ -76,7 +77,7 @@ def attack(
     plans = [options.plan_of(name, given, restarts) for name in attacks]
     classifier, card = options.model_of(model, options.device_of(device))
     goal = options.goal_of(targeted, card)
-    threat = options.threat_of(norm, eps, card)
+    threat = options.threat_of(norm, distance, card)
     options.check_supported(dict(zip(attacks, plans, strict=True)), threat)
     samples = options.data_of(data, n, seed, card)
     outcomes = []

@@ -1,9 +1,10 @@
 """Files that a command writes: found writable before the work, and written whole after it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from robustbench_lite.cli import interrupt
 from robustbench_lite.errors import InputError
 
 
@@ -16,19 +17,18 @@ def check_writable(path: Path | None, option: str) -> None:
     if path is None:
         return
     reason = ""
-    if path.is_dir():
-        reason = "it is a folder"
-    elif not path.parent.is_dir():
-        reason = f"the folder {path.parent} does not exist"
-    elif path.exists() and not os.access(path, os.W_OK):
-        reason = "permission is denied"
-    else:
-        trial = _temporary(path)
-        try:
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            reason = _cause(error)
+    try:
+        if path.is_dir():
+            reason = "it is a folder"
+        elif not path.parent.is_dir():
+            reason = f"the folder {path.parent} does not exist"
+        elif path.exists() and not os.access(path, os.W_OK):
+            reason = "permission is denied"
+        else:
+            temporary(path).touch()
+            temporary(path).unlink()
+    except OSError as error:
+        reason = _cause(error)
     if reason:
         raise InputError(f"{option} {path} cannot be written: {reason}; choose another path")
 
@@ -40,30 +40,33 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
         InputError: a file cannot be written.
     """
     try:
-        for path, content in files.items():
-            with _temporary(path).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with interrupt.before_leaving(lambda: _discard(files)):
+            for path, content in files.items():
+                with temporary(path).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            interrupt.ignore()
         for path in files:
-            _temporary(path).replace(path)
+            temporary(path).replace(path)
     except OSError as error:
         raise InputError(
             f"{', '.join(map(str, files))} cannot be written: {_cause(error)}; "
             "make room or choose another path"
         ) from error
     finally:
-        for path in files:
-            discard_temporary(path)
+        _discard(files)
 
 
-def discard_temporary(path: Path) -> None:
-    """Remove what an interrupted writing of `path` by this process left behind."""
-    _temporary(path).unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
+def temporary(path: Path) -> Path:
+    """Where this process writes `path` before it renames it."""
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def _discard(files: Iterable[Path]) -> str:
+    for path in files:
+        temporary(path).unlink(missing_ok=True)
+    return ""
 
 
 def _cause(error: OSError) -> str:

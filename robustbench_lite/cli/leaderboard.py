@@ -33,6 +33,7 @@ def leaderboard(
     files.check_writable(json_file, "--json")
     options.positive(n, "--n")
     options.positive(batch_size, "--batch-size")
+    distance = None if eps is None else options.number(eps, "--eps")
     names, specs = _split(attacks, "--attacks"), _split(models, "--models")
 
     from robustbench_lite.cli import screen
@@ -48,7 +49,7 @@ def leaderboard(
             "--models has two models whose cards give them the same name; change one card's name"
         )
     jobs = [
-        (classifier, options.threat_of(norm, eps, card), options.data_of(data, n, seed, card))
+        (classifier, options.threat_of(norm, distance, card), options.data_of(data, n, seed, card))
         for classifier, card in entries
     ]
     if len({(samples.ids, threat) for _, threat, samples in jobs}) > 1:
@@ -101,8 +102,8 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
         box=None,
         pad_edge=False,
     )
-    table.add_column("rank", justify="right")
-    table.add_column("model", overflow="fold")
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("model", overflow="fold", min_width=16)
     for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(rows, 1):

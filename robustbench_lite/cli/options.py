@@ -75,12 +75,11 @@ def positive(value: int, option: str) -> int:
     return value
 
 
-def threat_of(norm: str | None, eps: str | None, card: Card) -> Lp:
+def threat_of(norm: str | None, eps: float | None, card: Card) -> Lp:
     """The threat of --norm and --eps, by default the card's.
 
     Raises:
-        InputError: the norm is unknown, eps is not a number, or eps is missing for another norm
-            than the card's.
+        InputError: the norm is unknown, or eps is missing for another norm than the card's.
     """
     from robustbench_lite.threat import Lp, Norm
 
@@ -88,7 +87,7 @@ def threat_of(norm: str | None, eps: str | None, card: Card) -> Lp:
         raise InputError(f"--norm {norm!r} is unknown; choose from {', '.join(Norm)}")
     chosen = card.norm if norm is None else Norm(norm)
     if eps is not None:
-        return Lp(chosen, number(eps, "--eps"))
+        return Lp(chosen, eps)
     if chosen is not card.norm:
         raise InputError(
             f"--eps is needed: the card of {card.name!r} has one for {card.norm}, not for {chosen}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from robustbench_lite.cli import interrupt
 
 if TYPE_CHECKING:
     from robustbench_lite.judge import Progress as Stand
@@ -52,7 +55,7 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
         console=Console(stderr=True),
         transient=True,
     )
-    with bar:
+    with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(title, total=None, left="-", robust="-")
 
         def show(stand: Stand) -> None:
@@ -62,6 +65,11 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
             )
 
         yield show
+
+
+def _clear_line() -> str:
+    os.write(2, b"\r\x1b[2K\x1b[?25h")  # and show the cursor that the bar has hidden
+    return ""
 
 
 def _plain(title: str) -> Callable[[Stand], None]:
@@ -92,7 +100,7 @@ def training(title: str) -> Iterator[Callable[[Lesson], None]]:
         console=Console(stderr=True),
         transient=True,
     )
-    with bar:
+    with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(title, total=1.0, epoch="-", loss="-")
 
         def show(lesson: Lesson) -> None:

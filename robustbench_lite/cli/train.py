@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_lite.cli import Interrupted, files, options
+from robustbench_lite.cli import files, interrupt, options
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,7 +128,15 @@ def train(
     threat = Lp(chosen.norm, measured_eps)
     options.check_supported({check: plan}, threat)
     test = load_data(test_data or chosen.data)
-    _train(chosen, out, test, test_data or chosen.data, threat, (check, plan), n, summary)
+    checkpoint = out.with_suffix(".checkpoint")
+    with interrupt.before_leaving(lambda: _remains(checkpoint)):
+        _train(chosen, out, test, test_data or chosen.data, threat, (check, plan), n, summary)
+
+
+def _remains(checkpoint: Path) -> str:
+    files.temporary(checkpoint).unlink(missing_ok=True)
+    kept = f"{checkpoint} is kept, the same command goes on from it"
+    return kept if checkpoint.exists() else ""
 
 
 def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
@@ -193,21 +201,15 @@ def _train(
             f"{tuple(test.x.shape[1:])}; both must be the same square"
         )
     checkpoint = out.with_suffix(".checkpoint")
-    try:
-        with screen.training(out.stem) as report:
-            module, minutes = train(
-                recipe,
-                lambda: registry.build(recipe, classes, channels, size),
-                defense,
-                learned,
-                checkpoint,
-                report,
-            )
-    except Interrupted:
-        files.discard_temporary(checkpoint)
-        if checkpoint.exists():
-            raise Interrupted(f"{checkpoint} is kept, the same command goes on from it") from None
-        raise
+    with screen.training(out.stem) as report:
+        module, minutes = train(
+            recipe,
+            lambda: registry.build(recipe, classes, channels, size),
+            defense,
+            learned,
+            checkpoint,
+            report,
+        )
     weights = save({k: v.contiguous() for k, v in module.state_dict().items()})
     classifier = Classifier(module, mean=recipe.mean or None, std=recipe.std or None, name=out.stem)
     sample = test.sample(n)

@@ -110,7 +110,7 @@ def bytes_hold(trial: Trial) -> str:
         data = labelled(problem.model, (problem.data.x * 255).round() / 255).data
         outcome = trial.run(problem.model, threat, data)
         images, inside = as_bytes(outcome, data)
-        size = norm_of(images.double() / 255 - data.x.double(), threat.norm)
+        size = norm_of((images / 255).double() - data.x.double(), threat.norm)
         fits = size <= threat.eps * (1 + 1e-5) + 1e-6
         require(images.dtype == torch.uint8, f"saved as {images.dtype}")
         require(bool(fits.all()), f"{threat.norm}: a saved image is {float(size.max()):.6g} away")
