@@ -121,7 +121,7 @@ def attack_all(
         threat: what the attacker may do.
         work: the samples, at least one.
         settings: how to run.
-        report: called with (samples done, of these fooled) as samples leave.
+        report: called with (samples done, of these fooled within the threat) as samples leave.
 
     Returns:
         The ledger of all samples on the CPU, in the order of `work`. Its examples are claims of
@@ -246,4 +246,5 @@ class _Run:
         for name, whole in vars(self.total).items():
             whole[sample] = getattr(slots.oracle.ledger, name)[rows].cpu()
         self.done += len(rows)
-        self.report(len(rows), int(self.total.found[sample].sum()))
+        inside = self.threat.contains(self.work.x[sample], self.total.adv[sample])
+        self.report(len(rows), int((self.total.found[sample] & inside).sum()))

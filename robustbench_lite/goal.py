@@ -46,9 +46,9 @@ class Targeted:
         Raises:
             InputError: the class is not one of the model's.
         """
-        if self.target is Choice.NEXT:
+        if self.target == Choice.NEXT:
             return (data.y + 1) % classes
-        if self.target is Choice.RANDOM:
+        if self.target == Choice.RANDOM:
             draws = [key_of("target", seed, content_of(i)) % (classes - 1) for i in data.ids]
             return (data.y + 1 + torch.tensor(draws)) % classes
         if not 0 <= self.target < classes:

@@ -13,15 +13,18 @@ from robustbench_lite.attack import Plan, Stage
 from robustbench_lite.classifier import Classifier, as_classifier, borrowed, prepare
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.engine import Settings, Work, attack_all
-from robustbench_lite.errors import InputError, UnsupportedError, WrongModelError
+from robustbench_lite.errors import InputError, UnsupportedError
 from robustbench_lite.goal import Goal, Targeted, Untargeted
+from robustbench_lite.inference import predict
 from robustbench_lite.oracle import Ledger
 from robustbench_lite.results import Outcome, Record
 from robustbench_lite.rng import key_of
+from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp
 
 _EOT = 20
 _PROBE = 32
+_ENOUGH_TO_TELL = 100
 _UNLIMITED = 2**62
 _NOT_FINITE = "the model returned NaN or infinite logits"
 
@@ -100,31 +103,6 @@ def _check_fit(attack: Plan, threat: Lp, classifier: Classifier) -> None:
         )
 
 
-def predict(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
-    """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it."""
-    parts = []
-    with torch.no_grad():
-        for first in range(0, len(x), settings.width):
-            chunk = x[first : first + settings.width]
-            rows = torch.arange(settings.width if settings.exact else len(chunk))
-            padded = chunk[rows.clamp(max=len(chunk) - 1)].to(settings.device)
-            parts.append(_ask(classifier, padded)[: len(chunk)].cpu())
-    return torch.cat(parts)
-
-
-def _ask(classifier: Classifier, x: Tensor) -> Tensor:
-    try:
-        return classifier(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
-    except WrongModelError:
-        raise
-    except RuntimeError as error:
-        cause = str(error).splitlines()[0]
-        raise InputError(
-            f"model {classifier.name!r} cannot take images of shape {tuple(x.shape[1:])} "
-            f"({cause}); check that model and data belong together"
-        ) from error
-
-
 class _Judge:
     """One evaluation: the clean pass, the stages, the verification, the records."""
 
@@ -147,6 +125,7 @@ class _Judge:
         checked_for(data, self.classes)
         self.finite = torch.isfinite(clean).all(1)
         self.correct = (clean.argmax(1) == data.y) & self.finite
+        self._doubt_chance()
         self.random = self._is_random(clean)
         self.targets = data.y
         self.attackable = self.correct.clone()
@@ -157,6 +136,15 @@ class _Judge:
         self.best = Ledger.blank(data.x, torch.full((n,), threat.queries or _UNLIMITED))
         self.broken_by = [""] * n
         self.unverified = 0
+
+    def _doubt_chance(self) -> None:
+        """A wrong normalisation or a wrong order of the classes shows as a guess."""
+        low, _ = wilson(int(self.correct.sum()), len(self.data))
+        if low <= 1 / self.classes and len(self.data) >= _ENOUGH_TO_TELL:
+            self.doubts.append(
+                f"clean accuracy is not above chance (1 in {self.classes}): "
+                "check the model's normalisation (mean, std, bounds) and the order of its classes"
+            )
 
     def _is_random(self, clean: Tensor) -> bool:
         some = self.data.x[:_PROBE]

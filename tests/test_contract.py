@@ -35,8 +35,7 @@ def test_every_loss_keeps_the_promises_about_logits(loss: Loss, check: str) -> N
 def test_composed_plans_keep_the_promises() -> None:
     quick: Attack = load_attack("pgd", steps=5)
     threats = [Lp(Norm.LINF, 0.02)]
-    assert_conforms(Restarts(quick, 2), threats)
-    assert_conforms(Cascade(load_attack("fgsm"), quick), threats)
+    assert_conforms(Cascade(load_attack("fgsm"), Restarts(quick, 2)), threats)
 
 
 def test_an_attack_that_never_moves_does_not_conform() -> None:

@@ -36,12 +36,13 @@ THREAT = Lp(Norm.LINF, 0.5, Access.DECISIONS)
 
 @dataclass(frozen=True)
 class Climb(Attack):
-    """Raises the first pixel by one notch a step; asks `asks` times about every place."""
+    """Raises the first pixel by some notches a step; asks `asks` times about every place."""
 
     needs = Access.DECISIONS
 
     steps: int = 8
     asks: int = 1
+    notches: int = 1
 
     def supports(self, threat: Any) -> bool:
         return True
@@ -53,7 +54,7 @@ class Climb(Attack):
         for _ in range(self.asks):
             oracle.labels(state.adv)
         adv = state.adv.clone()
-        adv[:, 0, 0, 0] += PIXEL
+        adv[:, 0, 0, 0] += self.notches * PIXEL
         return Walk(adv)
 
 
@@ -212,7 +213,7 @@ def test_a_cascade_sends_only_survivors_on() -> None:
     assert [asked[i] for i in range(len(high))] == expected
     assert [r.queries for r in outcome.records] == expected
     assert [r.robust for r in outcome.records] == [h > 9 for h in high]
-    by = ["Climb(steps=3, asks=1)" if h <= 3 else "Climb(steps=9, asks=1)" for h in high[:5]]
+    by = [str(Climb(3)) if h <= 3 else str(Climb(9)) for h in high[:5]]
     assert [r.attack for r in outcome.records] == [*by, "", ""]
 
 
@@ -253,7 +254,8 @@ def test_the_worst_case_is_taken_sample_by_sample() -> None:
     model = Classifier(Gate(), access=Access.DECISIONS)
     short = evaluate(model, Climb(2), THREAT, data)
     long = evaluate(model, Climb(3), THREAT, data)
-    other = evaluate(model, Smaller(4), THREAT, data)
+    other = evaluate(model, Smaller(2, notches=2), THREAT, data)
+    assert [r.size for r in other.records] == [2 * PIXEL, 4 * PIXEL, None, 4 * PIXEL, None]
     for order in ([short, long, other], [other, long, short]):
         worst = worst_case(order)
         assert [r.robust for r in worst.records] == [False, False, True, False, False]

@@ -294,6 +294,16 @@ def test_random_numbers_are_uniform_between_0_and_1() -> None:
     assert abs(float(torch.corrcoef(u.T[:2])[0, 1])) < 0.1
 
 
+@pytest.mark.parametrize("bits", [0, -1, 2**63 - 1, -(2**63)])
+def test_the_ends_0_and_1_are_never_drawn(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Rng(keys(1))
+    monkeypatch.setattr(rng, "_bits", lambda shape: torch.full((1, *shape), bits))
+    assert 0 < float(rng.uniform()) < 1
+    assert math.isfinite(float(rng.normal()))
+    assert 0 < float(rng.exponential()) < math.inf
+    assert 0 <= int(rng.integers(10)) < 10
+
+
 def test_the_other_distributions_have_their_moments() -> None:
     rng = Rng(keys(2000))
     assert stats.kstest(rng.normal(50).flatten().numpy(), "norm").pvalue > 1e-3

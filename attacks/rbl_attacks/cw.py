@@ -47,7 +47,7 @@ class CW(Attack):
     Args:
         steps: moves in all; each search gets an equal share.
         searches: values of c tried; 9 in the paper.
-        learning_rate: of Adam at the start of the first search; 0.01 without a schedule in the paper.
+        learning_rate: of Adam at first; 0.01 without a schedule in the paper.
         c: the first weight of the margin, ten times as large after a search that found nothing.
         kappa: logits by which the wrong class must win.
     """

@@ -126,7 +126,7 @@ def _archive(outcome: Outcome, data: Dataset, classifier: Classifier) -> bytes:
     import torch
 
     from robustbench_lite.engine import Settings
-    from robustbench_lite.judge import predict
+    from robustbench_lite.inference import predict
     from robustbench_lite.results import as_bytes
 
     rounded, inside = as_bytes(outcome, data)

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
+
 from robustbench_lite.attack import Plan
 from robustbench_lite.errors import unknown
 from robustbench_lite.testing.isolation import (
@@ -116,7 +118,8 @@ def run_check(name: str, attack: Plan, threats: Sequence[Lp] | None = None) -> C
     if not chosen:
         return Check(name, True, "not applicable: it supports no Lp norm")
     try:
-        detail = CHECKS[name](Trial(shortened(attack, _STEPS), chosen))
+        with torch.random.fork_rng(devices=[]):  # building a layer draws from torch's generator
+            detail = CHECKS[name](Trial(shortened(attack, _STEPS), chosen))
     except PromiseError as failure:
         return Check(name, False, str(failure))
     except Exception as error:

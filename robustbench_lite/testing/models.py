@@ -98,6 +98,23 @@ class Broken(nn.Module):
         return torch.where(outside, torch.nan, logits)
 
 
+class Skittish(nn.Module):
+    """NaN logits for every image that is not one of `homes`."""
+
+    def __init__(self, model: nn.Module, homes: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("homes", homes.flatten(1))
+
+    homes: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K) logits."""
+        apart = (x.flatten(1)[:, None] - self.homes).abs().amax(2).amin(1, keepdim=True)
+        logits: Tensor = self.model(x)
+        return torch.where(apart > 1e-7, torch.nan, logits)
+
+
 class ScoresOnly(nn.Module):
     """The logits of `model` without any gradient."""
 

@@ -15,6 +15,7 @@ from robustbench_lite.testing.models import (
     Constant,
     Problem,
     Recorder,
+    Skittish,
     conv_problem,
     labelled,
     linear_problem,
@@ -177,13 +178,12 @@ def nan_is_an_error(trial: Trial) -> str:
             require(not record.robust, f"{threat.norm}: sample {3 * i} has NaN and is robust")
         require(bool(outcome.doubts), f"{threat.norm}: NaN leaves no doubt")
 
-        grey = Dataset(torch.full((3, 1, 6, 6), 0.5), torch.zeros(3, dtype=torch.long))
-        moved = trial.run(Broken(problem.model, 0.5 - 1e-6, 0.5 + 1e-6), threat, grey)
+        moved = trial.run(Skittish(problem.model, x), threat, known)
         for i, record in enumerate(moved.records):
-            require(record.correct, f"{threat.norm}: grey sample {i} is not correct")
+            require(record.correct, f"{threat.norm}: sample {i} is not correct")
             require(record.error != "", f"{threat.norm}: NaN after a move is no error")
             require(not record.robust, f"{threat.norm}: NaN after a move counts as robust")
-        require(torch.equal(moved.adversarials, grey.x), f"{threat.norm}: a NaN example was kept")
+        require(torch.equal(moved.adversarials, known.x), f"{threat.norm}: a NaN example was kept")
     return "NaN at the start and after a move"
 
 
