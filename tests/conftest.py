@@ -55,12 +55,14 @@ _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(["robustbench_lite.judge", "robustbench_lite.registry"])
 
 
-def _main(arguments: list[str], cwd: Path, output: Path) -> None:
+def _main(arguments: list[str], cwd: Path, output: Path, environment: dict[str, str]) -> None:
     from robustbench_lite.cli import main
 
     for stream in (1, 2):
         os.dup2(os.open(f"{output}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
     os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = ["rbl", *arguments]
     main()
 
@@ -69,10 +71,11 @@ def _main(arguments: list[str], cwd: Path, output: Path) -> None:
 def forked_rbl(tmp_path_factory: pytest.TempPathFactory) -> Rbl:
     """As `rbl`, in a process forked from one that has imported torch: a tenth of the time."""
 
-    def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         output = tmp_path_factory.mktemp("output") / "stream"
         texts = list(map(str, arguments))
-        process = _FORK.Process(target=_main, args=(texts, cwd, output))
+        given = (texts, cwd, output, _environment(environment))
+        process = _FORK.Process(target=_main, args=given)
         process.start()
         process.join(300)
         assert process.exitcode is not None

@@ -28,7 +28,8 @@ def test_ctrl_c_during_the_imports(start_rbl, tmp_path, tmp_path_factory, module
     # Python runs sitecustomize before anything else; this one sends the signal at an exact point.
     hook = tmp_path_factory.mktemp("hook")
     (hook / "sitecustomize.py").write_text(INTERRUPTS_ITSELF)
-    process = start_rbl(*LONG, *OUTPUTS, cwd=tmp_path, PYTHONPATH=str(hook), INTERRUPT_AT=module)
+    path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    process = start_rbl(*LONG, *OUTPUTS, cwd=tmp_path, PYTHONPATH=path, INTERRUPT_AT=module)
     stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout, stderr) == (130, "", SAID)
     assert not any(tmp_path.iterdir())

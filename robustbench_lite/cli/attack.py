@@ -104,7 +104,7 @@ def attack(
     if save is not None:
         written[save] = _archive(rows[-1][1], samples, classifier)
     files.write_whole(written)
-    screen.show_table(screen.attack_table(rows))
+    screen.show_table(screen.attack_title(outcomes[0]), screen.attack_table(rows))
     screen.show_doubts(outcomes)
 
 

@@ -75,7 +75,10 @@ def leaderboard(
                 )
     if json_file is not None:
         files.write_whole({json_file: as_json(outcomes)})
-    screen.show_table(_table(ranked(outcomes), names))
+    rows = ranked(outcomes)
+    first = rows[0].worst
+    title = f"{first.data}, {first.n} samples, {screen.distance(first.threat)}, seed {first.seed}"
+    screen.show_table(title, _table(rows, names))
     screen.show_doubts(outcomes)
 
 
@@ -93,15 +96,7 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
 
     from robustbench_lite.cli import screen
 
-    first = rows[0].worst
-    table = Table(
-        title=f"{first.data}, {first.n} samples, {screen.distance(first.threat)}"
-        f", seed {first.seed}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold", min_width=16)
     for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "seconds"):

@@ -75,6 +75,15 @@ def positive(value: int, option: str) -> int:
     return value
 
 
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers separated by commas.
+
+    Raises:
+        InputError: one of them is not a number of 0 or more; the message names the option.
+    """
+    return tuple(number(part, option) for part in text.split(","))
+
+
 def threat_of(norm: str | None, eps: float | None, card: Card) -> Lp:
     """The threat of --norm and --eps, by default the card's.
 

@@ -30,14 +30,16 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def show_table(table: Table) -> None:
-    """Print a table; where the terminal is too narrow for it, it is wider rather than cut."""
+def show_table(title: str, table: Table) -> None:
+    """Print a title and a table, whole: in a narrow terminal their lines are broken, not cut."""
     for column in table.columns:
         if column.no_wrap:
             texts = (str(cell) for cell in (column.header, *column.cells))
             column.min_width = max(map(cell_len, texts))
     out = console()
-    out.width = max(out.width, out.measure(table).minimum)
+    boundless = out.options.update(max_width=10_000)
+    out.width = max(out.width, out.measure(table, options=boundless).minimum)
+    out.print(title, style="bold", soft_wrap=True)
     out.print(table)
 
 
@@ -151,19 +153,18 @@ def distance(threat: Lp) -> str:
     return f"{threat.norm} {threat.eps:g}"
 
 
+def attack_title(outcome: Outcome) -> str:
+    """What was attacked, and how."""
+    goal = "" if outcome.goal == "untargeted" else f", {outcome.goal}"
+    return (
+        f"{outcome.model} on {outcome.data}, {outcome.n} samples, "
+        f"{distance(outcome.threat)}{goal}, seed {outcome.seed}"
+    )
+
+
 def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
     """One row an attack."""
-    first = rows[0][1]
-    title = f"{first.model} on {first.data}, {first.n} samples, {distance(first.threat)}"
-    if first.goal != "untargeted":
-        title += f", {first.goal}"
-    table = Table(
-        title=f"{title}, seed {first.seed}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False)
     table.add_column("attack", overflow="fold", min_width=10)
     for name in (
         "clean %",

@@ -54,6 +54,14 @@ def train(
     test_data: Annotated[
         str | None, typer.Option("--test-data", help="What to measure on.", show_default="--data")
     ] = None,
+    card_data: Annotated[
+        str | None,
+        typer.Option(
+            "--card-data",
+            help="The same data by a name that others can load.",
+            show_default="--test-data",
+        ),
+    ] = None,
     exclude: Annotated[
         str | None, typer.Option("--exclude", help="Data whose images must not be learned from.")
     ] = None,
@@ -73,6 +81,15 @@ def train(
     ] = None,
     ema: Annotated[
         float | None, typer.Option("--ema", help="Decay of the averaged weights.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option("--weight-decay", help="L2 penalty on filters and matrices.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Channel means to normalise with, as 0.5,0.5,0.5.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Channel deviations, as 0.2,0.2,0.2.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
@@ -112,6 +129,9 @@ def train(
             "augment": augment,
             "warmup": warmup,
             "ema": ema,
+            "weight_decay": weight_decay,
+            "mean": None if mean is None else options.numbers(mean, "--mean"),
+            "std": None if std is None else options.numbers(std, "--std"),
             "precision": precision,
             "seed": seed,
         },
@@ -130,7 +150,8 @@ def train(
     test = load_data(test_data or chosen.data)
     checkpoint = out.with_suffix(".checkpoint")
     with interrupt.before_leaving(lambda: _remains(checkpoint)):
-        _train(chosen, out, test, test_data or chosen.data, threat, (check, plan), n, summary)
+        named = card_data or test_data or chosen.data
+        _train(chosen, out, test, named, threat, (check, plan), n, summary)
 
 
 def _remains(checkpoint: Path) -> str:
@@ -242,5 +263,5 @@ def _train(
     )
     files.write_whole({out: weights, out.with_suffix(".toml"): card_text(card).encode()})
     checkpoint.unlink()
-    screen.show_table(screen.attack_table([(name, outcome)]))
+    screen.show_table(screen.attack_title(outcome), screen.attack_table([(name, outcome)]))
     screen.show_doubts([outcome])

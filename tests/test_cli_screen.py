@@ -1,0 +1,135 @@
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from robustbench_lite.registry import weights_of
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_figure_is_cut_or_wrapped(forked_rbl, tmp_path, copied_model, columns):
+    card = copied_model.with_suffix(".toml")
+    name = "a-[bold]model[/bold]-with-a-name-of-:smile:-many-words"
+    card.write_text(card.read_text().replace('"digits-cnn"', f'"{name}"'))
+    model = copied_model.name
+    alone = forked_rbl(
+        "attack", "-m", model, "-a", "fgsm", "--n", 30, cwd=tmp_path, COLUMNS=columns
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.startswith(f"{name} on digits, 30 samples, linf 0.15, seed 0\n")
+    assert "\u2026" not in alone.stdout
+    *_, header, row = alone.stdout.splitlines()
+    titles = ["clean %", "robust %", "95 % CI", "mean size", "median", "queries", "seconds"]
+    assert re.split(r"\s{2,}", header.strip())[-7:] == titles
+    figures = r"fgsm +\d+\.\d +\d+\.\d +\d+\.\d-\d+\.\d +0\.150 +0\.150 +2\.\d +\d+\.\d"
+    assert re.fullmatch(figures, row.strip())
+    several = ("--models", f"{model},digits-cnn", "--attacks", "fgsm,pgd", "--n", 30)
+    board = forked_rbl("leaderboard", *several, cwd=tmp_path, COLUMNS=columns)
+    assert board.returncode == 0, board.stderr
+    assert "\u2026" not in board.stdout
+    rows = [line for line in board.stdout.splitlines() if re.match(r" +[12]  ", line)]
+    assert len(rows) == 2
+    for line in rows:
+        assert re.search(r"( +\d+\.\d){4} +\d+\.\d-\d+\.\d +\d+\.\d$", line)
+
+
+def names_of(kind: str) -> set[str]:
+    return entry_points(group=f"robustbench_lite.{kind}").names
+
+
+@pytest.mark.parametrize("kind", ["models", "attacks", "defenses", "data", "architectures"])
+def test_a_list_has_every_name_with_a_line(forked_rbl, tmp_path, kind):
+    done = forked_rbl("list", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line[0] != " "]
+    assert {name for name, _ in lines} == names_of(kind)
+    assert all(len(text) > 10 for _, text in lines)
+
+
+def test_a_model_without_files_does_not_hide_the_others(tmp_path):
+    (tmp_path / "absent.py").write_text("import pathlib\nm = pathlib.Path('gone.safetensors')\n")
+    info = tmp_path / "absent-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: absent\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[robustbench_lite.models]\nabsent = absent:m\n")
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); from robustbench_lite.cli import main"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.argv = ['rbl', 'list', 'models']; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(re.match(r"absent +not installed: gone.safetensors is missing", x) for x in lines)
+    assert any(re.match(r"digits-cnn +A small .* net on scikit-learn's", x) for x in lines)
+
+
+@pytest.mark.parametrize("kind", ["models", "attacks", "defenses", "data", "architectures"])
+def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
+    for name in names_of(kind):
+        done = forked_rbl("show", name, cwd=tmp_path)
+        if kind == "models" and not weights_of(name).is_file():
+            assert done.returncode == 2
+            assert "does not exist" in done.stderr
+            continue
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{name}  ")
+        expected = {
+            "models": ['summary = "', "[recipe]", "[measured]", "robust_ci95 = ["],
+            "attacks": ["Settings (--set KEY=VALUE)", "  steps = ", "Norms: ", "Needs gradients"],
+            "defenses": ["Settings (--set KEY=VALUE)", "  smoothing = "],
+            "data": [f"{name}(split: "],
+            "architectures": [f"{name}(classes: int, channels: int", "width: int = "],
+        }[kind]
+        for part in expected:
+            assert part in done.stdout
+
+
+OPTIONS = {
+    "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
+    "--device --targeted --exact --json --save-adversarials",
+    "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json",
+    "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --exclude --norm "
+    "--eps --test-eps --epochs --batch-size --lr --augment --warmup --ema --precision --seed "
+    "--check --check-set --n --summary",
+    "list": "kind",
+    "show": "name",
+}
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_help_shows_every_command_and_option_whole(rbl, columns):
+    done = rbl("--help", COLUMNS=columns)
+    assert done.returncode == 0
+    commands = re.findall(r"^\u2502 (\w+) {2,}\w", done.stdout, re.MULTILINE)
+    assert set(commands) == set(OPTIONS)
+    for command, options in OPTIONS.items():
+        text = rbl(command, "--help", COLUMNS=columns)
+        assert text.returncode == 0
+        assert "\u2026" not in text.stdout
+        shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
+        shown |= set(re.findall(r"^\u2502[ *]+(kind|name) ", text.stdout, re.MULTILINE))
+        assert shown == {*options.split(), "--help"}
+
+
+def test_without_arguments_it_shows_the_help(rbl):
+    done = rbl()
+    assert done.returncode == 2
+    assert "Usage: rbl" in done.stdout + done.stderr
+    assert "rbl:" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["attack", "--help"], ["train", "--help"]])
+def test_help_needs_no_torch(arguments):
+    code = (
+        "import sys\nfrom robustbench_lite.cli import main\n"
+        f"sys.argv = ['rbl', *{arguments}]\n"
+        "try:\n    main()\n"
+        "finally:\n    print({'torch', 'pandas', 'numpy', 'scipy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: rbl" in done.stdout
+    assert done.stdout.endswith("\nset()\n")
