@@ -32,20 +32,15 @@ class Walk:
     adv: Tensor
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One attack on the samples that survived so far."""
-
-    attack: Attack
-    restart: int = 0
-
-
 class Plan(ABC):
     """What `evaluate` runs: an attack, or attacks put together. A frozen dataclass."""
 
     @abstractmethod
-    def stages(self) -> tuple[Stage, ...]:
-        """The attacks to run one after the other, each on the survivors of the former."""
+    def stages(self) -> tuple[Attack, ...]:
+        """The attacks to run one after the other, each on the survivors of the former.
+
+        The second and later ones of a kind are restarts: they get other random numbers.
+        """
 
     @abstractmethod
     def supports(self, threat: Threat) -> bool:
@@ -54,7 +49,7 @@ class Plan(ABC):
     @property
     def least_access(self) -> Access:
         """The least access with which every stage works."""
-        return max(stage.attack.needs for stage in self.stages())
+        return max(attack.needs for attack in self.stages())
 
 
 @dataclass(frozen=True)
@@ -94,9 +89,9 @@ class Attack(Plan):
     def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: Any) -> State:
         """One move of every slot. Slots stand at different steps: treat each by itself."""
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Attack, ...]:
         """Itself, once."""
-        return (Stage(self),)
+        return (self,)
 
     def __str__(self) -> str:
         values = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
@@ -114,14 +109,9 @@ class Restarts(Plan):
         if self.n < 1:
             raise InputError(f"restarts is {self.n}; give 1 or more")
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Attack, ...]:
         """The stages of the plan, `n` times."""
-        inner = self.plan.stages()
-        return tuple(
-            Stage(stage.attack, stage.restart + round_ * len(inner))
-            for round_ in range(self.n)
-            for stage in inner
-        )
+        return self.plan.stages() * self.n
 
     def supports(self, threat: Threat) -> bool:
         """As the plan does."""
@@ -142,9 +132,9 @@ class Cascade(Plan):
             raise InputError("a cascade needs at least one attack")
         object.__setattr__(self, "plans", plans)
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Attack, ...]:
         """The stages of every plan, in order."""
-        return tuple(stage for plan in self.plans for stage in plan.stages())
+        return tuple(attack for plan in self.plans for attack in plan.stages())
 
     def supports(self, threat: Threat) -> bool:
         """All of its plans do."""

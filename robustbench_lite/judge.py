@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.attack import Plan, Stage
+from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, borrowed, prepare
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.engine import Settings, Work, attack_all
@@ -66,7 +67,7 @@ def evaluate(
         seed: of all random numbers.
         batch_size: how many samples are attacked side by side.
         exact: results equal bit by bit for every batch size and order.
-        early_leave: False goes on attacking fooled samples; it only costs time.
+        early_leave: False goes on attacking fooled samples, which only costs time and queries.
         report: called as samples finish.
 
     Raises:
@@ -163,34 +164,37 @@ class _Judge:
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_PROBE].to(self.settings.device)
         fast = self.classifier if self.random else prepare(self.classifier, example)
-        for stage in plan.stages():
-            rows = self._survivors(stage)
+        runs: Counter[str] = Counter()
+        for attack in plan.stages():
+            kind = type(attack).__name__
+            rows = self._survivors(attack)
             if len(rows):
-                self._stage(stage, rows, fast)
+                self._stage(attack, runs[kind], rows, fast)
+            runs[kind] += 1
         return self._outcome(plan)
 
-    def _survivors(self, stage: Stage) -> Tensor:
+    def _survivors(self, attack: Attack) -> Tensor:
         going_on = self.attackable & (self.best.budget > 0)
-        if not stage.attack.minimal:
+        if not attack.minimal:
             going_on = going_on & ~self._broken()
         return going_on.nonzero().flatten()
 
     def _broken(self) -> Tensor:
         return self.best.found & self.threat.contains(self.data.x, self.best.adv)
 
-    def _stage(self, stage: Stage, rows: Tensor, fast: Classifier) -> None:
-        claims = self._attack(stage, rows, fast)
-        verified = self._keep_verified(stage, rows, claims)
+    def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
+        claims = self._attack(attack, restart, rows, fast)
+        verified = self._keep_verified(attack, rows, claims)
         lost = rows[claims.found & ~verified]
         if len(lost) and fast is not self.classifier:
-            again = self._attack(stage, lost, self.classifier)
-            lost = lost[again.found & ~self._keep_verified(stage, lost, again)]
+            again = self._attack(attack, restart, lost, self.classifier)
+            lost = lost[again.found & ~self._keep_verified(attack, lost, again)]
         self.unverified += len(lost)
 
-    def _attack(self, stage: Stage, rows: Tensor, classifier: Classifier) -> Ledger:
-        name = type(stage.attack).__name__
+    def _attack(self, attack: Attack, restart: int, rows: Tensor, classifier: Classifier) -> Ledger:
+        name = type(attack).__name__
         parts = [self.data.ids[i] for i in rows.tolist()]
-        keys = [key_of(self.seed, content_of(p), name, stage.restart) for p in parts]
+        keys = [key_of(self.seed, content_of(p), name, restart) for p in parts]
         work = Work(
             x=self.data.x[rows],
             y=self.targets[rows],
@@ -209,7 +213,7 @@ class _Judge:
             if self.report is not None:
                 self.report(Progress(done, len(rows), base - fooled))
 
-        claims = attack_all(stage.attack, classifier, self.threat, work, self.settings, advance)
+        claims = attack_all(attack, classifier, self.threat, work, self.settings, advance)
         book = self.best
         book.queries[rows] += claims.queries
         book.backwards[rows] += claims.backwards
@@ -217,7 +221,7 @@ class _Judge:
         book.invalid[rows] |= claims.invalid
         return claims
 
-    def _keep_verified(self, stage: Stage, rows: Tensor, claims: Ledger) -> Tensor:
+    def _keep_verified(self, attack: Attack, rows: Tensor, claims: Ledger) -> Tensor:
         """Ask the original model about every claim; keep those that hold and are the smallest."""
         verified = torch.zeros(len(rows), dtype=torch.bool)
         claimed = claims.found.nonzero().flatten()
@@ -237,7 +241,7 @@ class _Judge:
         before = self._broken()
         self.best.adv[at], self.best.size[at] = adv, size
         for i in (self._broken() & ~before).nonzero().flatten().tolist():
-            self.broken_by[i] = str(stage.attack)
+            self.broken_by[i] = str(attack)
         return verified
 
     def _outcome(self, plan: Plan) -> Outcome:

@@ -125,8 +125,14 @@ def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
     """An untrained module of the recipe's architecture.
 
     Raises:
-        InputError: no such architecture or setting.
+        InputError: no such architecture or setting, or a normalisation for other channels.
     """
+    for field, values in (("mean", recipe.mean), ("std", recipe.std)):
+        if len(values) not in (0, channels):
+            raise InputError(
+                f"{field} has {len(values)} numbers for images of {channels} channels; "
+                "give one a channel"
+            )
     architecture: Callable[..., nn.Module] = find(Kind.ARCHITECTURES, recipe.arch)
     try:
         return architecture(classes, channels, size, **recipe.arch_set)

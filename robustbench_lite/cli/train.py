@@ -18,15 +18,6 @@ if TYPE_CHECKING:
     from robustbench_lite.threat import Lp
 
 
-# Fields of the recipe whose option has another name, or none.
-_OPTIONS = {
-    "defense_set": "--set",
-    "weight_decay": "--recipe",
-    "mean": "--recipe",
-    "std": "--recipe",
-}
-
-
 def train(
     out: Annotated[
         Path, typer.Option("--out", help="Weights to write, .safetensors; the card goes beside it.")
@@ -180,7 +171,7 @@ def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(start | {k: v for k, v in changes.items() if v is not None})
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
-        option = _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+        option = "--set" if field == "defense_set" else f"--{field.replace('_', '-')}"
         file = "" if path is None else f" of --recipe {path}"
         raise InputError(
             f"the recipe{file} is not usable: {first_problem(error)}; give or change {option}"

@@ -38,7 +38,7 @@ class Trial:
     @property
     def minimal(self) -> bool:
         """Every stage shrinks the perturbation."""
-        return all(stage.attack.minimal for stage in self.attack.stages())
+        return all(attack.minimal for attack in self.attack.stages())
 
     def shortened(self, steps: int) -> Trial:
         """The same with at most so many steps a stage, for checks that hold at any number."""
