@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.settings import check_fields
 from robustbench_lite.threat import Access, Threat
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Attack(Plan):
     steps: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; an attack needs 1 step or more")
 

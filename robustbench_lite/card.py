@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.settings import first_problem
 from robustbench_lite.threat import Lp, Norm
 
 Scalar = str | int | float | bool
@@ -106,18 +107,6 @@ def read_card(path: Path) -> Card:
         raise InputError(
             f"model card {path}: {first_problem(error)}; correct it, or train the model again"
         ) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first complaint of pydantic as one line: field, what is wrong, what was given."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    # What a constructor of ours complains of is a sentence already.
-    cause = problem.get("ctx", {}).get("error")
-    text = str(cause or problem["msg"])
-    if cause is None and problem["type"] not in ("missing", "extra_forbidden"):
-        text += f", not {problem['input']!r}"
-    return f"{where}: {text}" if where else text
 
 
 def card_text(card: Card) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.rng import Rng
+from robustbench_lite.settings import check_fields
 from robustbench_lite.threat import Lp
 
 
@@ -20,6 +21,9 @@ class Defense(ABC):  # noqa: B024 - what is abstract depends on where the defens
     """
 
     randomized: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

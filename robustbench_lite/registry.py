@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
@@ -12,13 +11,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from robustbench_lite.attack import Attack
-from robustbench_lite.card import Card, Recipe, first_problem, read_card
+from robustbench_lite.card import Card, Recipe, read_card
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset, Split
 from robustbench_lite.defense import Defense
@@ -78,16 +76,9 @@ def _configured(cls: type, name: str, values: Mapping[str, object]) -> Any:
         if key not in known:
             raise unknown(f"setting of {name!r}", key, known)
     try:
-        # Strings come from the command line: pydantic turns them into the fields' types.
-        made: Any = TypeAdapter(cls).validate_python(dict(values))
-    except ValidationError as error:
-        raise InputError(
-            f"setting of {name!r}: {first_problem(error)}; see rbl show {name}"
-        ) from error
-    for key in values:
-        if isinstance(value := getattr(made, key), float) and math.isnan(value):
-            raise InputError(f"setting of {name!r}: {key} is NaN; give a number")
-    return made
+        return cls(**values)
+    except (TypeError, InputError) as error:
+        raise InputError(f"setting of {name!r}: {error}; see rbl show {name}") from error
 
 
 def load_attack(name: str, **fields: object) -> Attack:

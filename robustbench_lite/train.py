@@ -111,7 +111,8 @@ def train(
         The averaged module in eval mode, and the minutes that training took.
 
     Raises:
-        InputError: the checkpoint belongs to another recipe or to other samples.
+        InputError: the checkpoint belongs to another recipe or to other samples, or the loss
+            became NaN or infinite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -147,6 +148,10 @@ def train(
             _blend(average, model, decay)
             if batch + 1 < batches:
                 report(Progress(epoch + 1, recipe.epochs, done, total / (batch + 1), False))
+        if not math.isfinite(total):
+            raise InputError(
+                f"training diverged in epoch {epoch + 1}: lower the learning rate (--lr)"
+            )
         minutes += clock()
         _save_checkpoint(
             checkpoint,

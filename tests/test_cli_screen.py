@@ -92,9 +92,9 @@ OPTIONS = {
     "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
     "--device --targeted --exact --json --save-adversarials",
     "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json",
-    "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data --exclude --norm "
-    "--eps --test-eps --epochs --batch-size --lr --augment --warmup --ema --weight-decay --mean --std --precision --seed "
-    "--check --check-set --n --summary",
+    "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
+    "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
+    "--weight-decay --mean --std --precision --seed --check --check-set --n --summary",
     "list": "kind",
     "show": "name",
 }

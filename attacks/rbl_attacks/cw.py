@@ -1,8 +1,10 @@
 """The L2 attack of Carlini and Wagner (2017, arXiv:1608.04644, sections V and VI)."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robustbench_lite.attack import Attack
@@ -56,10 +58,10 @@ class CW(Attack):
     minimal = True
 
     steps: int = 900
-    searches: int = 9
-    learning_rate: float = 0.1
-    c: float = 10.0
-    kappa: float = 0.0
+    searches: Annotated[int, Field(ge=1)] = 9
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def supports(self, threat: Threat) -> bool:
         """L2."""

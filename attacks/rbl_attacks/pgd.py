@@ -1,7 +1,9 @@
 """Projected gradient ascent (Madry et al. 2018, arXiv:1706.06083, section 2.1)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from robustbench_lite.attack import Attack, Walk
@@ -25,7 +27,7 @@ class PGD(Attack):
     needs = Access.GRADIENTS
 
     steps: int = 40
-    step_size: float = 0.1
+    step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     loss: Loss = Loss.CROSS_ENTROPY
     random_start: bool = True
 

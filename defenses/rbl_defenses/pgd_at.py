@@ -1,8 +1,10 @@
 """Adversarial training (Madry et al. 2018, arXiv:1706.06083)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,9 +24,9 @@ class PGDAT(Training):
         smoothing: label smoothing of the outer loss.
     """
 
-    steps: int = 7
-    step_size: float = 0.25
-    smoothing: float = 0.0
+    steps: Annotated[int, Field(ge=1)] = 7
+    step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
         """The mean cross-entropy at the end of the inner search."""

@@ -1,7 +1,9 @@
 """Training without a defense: what every other entry is compared with."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +20,7 @@ class Standard(Training):
         smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
     """
 
-    smoothing: float = 0.0
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
         """The mean cross-entropy."""

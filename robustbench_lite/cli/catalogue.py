@@ -37,6 +37,7 @@ def list_names(
 
 
 def _line(kind: Kind, name: str) -> str:
+    from robustbench_lite.cli.screen import distance
     from robustbench_lite.registry import Kind, find, load_card, weights_of
 
     if kind is Kind.MODELS:
@@ -47,7 +48,7 @@ def _line(kind: Kind, name: str) -> str:
         m = card.measured
         return (
             f"{card.summary} Clean {100 * m.clean_accuracy:.1f} %, "
-            f"{card.norm} {card.eps:.3g}: {100 * m.robust_accuracy:.1f} %."
+            f"{distance(card.threat)}: {100 * m.robust_accuracy:.1f} %."
         )
     return _first_line(find(kind, name))
 

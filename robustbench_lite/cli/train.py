@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from robustbench_lite.threat import Lp
 
 
+_LEAK = 100  # a hundredth: natural duplicates are fewer
+
+
 def train(
     out: Annotated[
         Path, typer.Option("--out", help="Weights to write, .safetensors; the card goes beside it.")
@@ -156,7 +159,8 @@ def _recipe(path: Path | None, changes: dict[str, Any]) -> Recipe:
 
     from pydantic import ValidationError
 
-    from robustbench_lite.card import Recipe, first_problem
+    from robustbench_lite.card import Recipe
+    from robustbench_lite.settings import first_problem
 
     start: dict[str, Any] = {}
     if path is not None:
@@ -205,6 +209,12 @@ def _train(
     learned = registry.load_data(recipe.data, Split.TRAIN)
     if recipe.exclude:
         learned = learned.without(registry.load_data(recipe.exclude))
+    seen = len(set(learned.ids) & set(test.ids))
+    if seen * _LEAK > len(test):
+        raise InputError(
+            f"{seen} of the {len(test)} test samples are training samples too; "
+            "give other --test-data, or --exclude them"
+        )
     classes = int(max(learned.y.max(), test.y.max())) + 1
     _, channels, size, columns = learned.x.shape
     if size != columns or test.x.shape[1:] != learned.x.shape[1:]:
