@@ -246,3 +246,25 @@ def test_a_model_of_digits_has_learned_from_the_training_part_only(path):
     card = read_card(path)
     if card.recipe.data == "digits":
         assert card.train_ids_sha256 == ids_digest(load_data("digits", Split.TRAIN))
+
+
+def _npz_of_digits(folder: Path) -> str:
+    data = load_data("digits", Split.TRAIN).take(range(200))
+    x = (data.x.numpy().transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+    np.savez(folder / "few.npz", x=x, y=data.y.numpy())
+    return "npz:few.npz"
+
+
+def test_a_model_is_not_measured_on_what_it_learned_from(forked_refused, tmp_path):
+    spec = _npz_of_digits(tmp_path)
+    said = forked_refused("train", "--out", "new.safetensors", *RECIPE, "--data", spec)
+    assert "200 of the 200 test samples" in said
+    assert "--test-data" in said
+
+
+def test_a_training_run_that_diverges_ends_without_a_card(forked_rbl, tmp_path):
+    done = forked_rbl("train", "--out", "new.safetensors", *RECIPE, "--lr", 1e30, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "diverged" in done.stderr
+    assert "--lr" in done.stderr
+    assert not list(tmp_path.iterdir())
