@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +23,16 @@ class State(Protocol):
     @property
     def adv(self) -> Tensor:
         """(N, C, H, W): where each slot stands."""
+        ...
+
+
+@runtime_checkable
+class Finishing(State, Protocol):
+    """A state that also tells which slots have nothing left to try; they leave before `steps`."""
+
+    @property
+    def done(self) -> Tensor:
+        """(N,) bool."""
         ...
 
 

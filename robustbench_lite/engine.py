@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lite.attack import Attack, State
+from robustbench_lite.attack import Attack, Finishing, State
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.oracle import Ledger, Oracle
 from robustbench_lite.rng import Rng
@@ -215,6 +215,8 @@ class _Run:
         fooled = book.found & (not self.attack.minimal)
         spent = book.budget < self.work.eot
         over = slots.step >= self.attack.steps
+        if isinstance(slots.state, Finishing):
+            over = over | slots.state.done
         leaving = over | spent | (fooled & self.settings.early_leave)
         if not bool(leaving.any()):
             return slots

@@ -11,10 +11,11 @@ from robustbench_lite.attack import Attack
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
-from robustbench_lite.threat import Access, Lp, Norm, Threat
+from robustbench_lite.threat import Access, Lp, Norm, Threat, flat_norm
 
 _BEYOND = 0.5  # how far tanh reaches past the box
 _CALM = 0.6  # the learning rate's factor from one search to the next
+_GAIN = 0.03  # a search that shrinks the example by less counts as fruitless
 _LATE = 0.5  # a search starts at an adversarial example: only its second half tells whether c does
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-12
 
@@ -35,22 +36,27 @@ class Search:
     success: Tensor
     spread: Tensor
     rate: Tensor
+    size: Tensor
+    stale: Tensor
+    done: Tensor
 
 
 @dataclass(frozen=True)
 class CW(Attack):
     """Adam on |d|^2 + c * max(margin left, -kappa), with a binary search on c.
 
-    Four things differ from the paper. The margin is divided by the spread of the clean logits, so
+    Five things differ from the paper. The margin is divided by the spread of the clean logits, so
     that c means the same for every model. Tanh reaches beyond the box and is clipped, so that
     pixels at exactly 0 or 1 can move. A search starts at the best example of those before it. The
-    learning rate falls during a search, and from search to search once there is an example.
+    learning rate falls during a search, and from search to search once there is an example. A
+    sample leaves when its searches no longer shrink the example.
 
     Args:
-        steps: moves in all; each search gets an equal share.
+        steps: moves in all at the most; each search gets an equal share.
         searches: values of c tried; 9 in the paper.
         learning_rate: of Adam at first; 0.01 without a schedule in the paper.
         c: the first weight of the margin, ten times as large after a search that found nothing.
+        patience: fruitless searches in a row after which a sample leaves.
         kappa: logits by which the wrong class must win.
     """
 
@@ -61,6 +67,7 @@ class CW(Attack):
     searches: Annotated[int, Field(ge=1)] = 9
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    patience: Annotated[int, Field(ge=1)] = 3
     kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def supports(self, threat: Threat) -> bool:
@@ -84,6 +91,9 @@ class CW(Attack):
             high=zeros + torch.inf,
             success=torch.zeros_like(y, dtype=torch.bool),
             rate=zeros + self.learning_rate,
+            size=zeros + torch.inf,
+            stale=torch.zeros_like(y),
+            done=torch.zeros_like(y, dtype=torch.bool),
             spread=(logits.amax(1) - logits.amin(1)).clamp(min=torch.finfo(x.dtype).tiny),
         )
 
@@ -113,14 +123,18 @@ class CW(Attack):
             success=state.success | ((value > self.kappa) & (turn > _LATE * share)),
         )
         over = turn >= share
-        return self._next_search(oracle.best, moved, over) if bool(over.any()) else moved
+        return self._next_search(x, oracle.best, moved, over) if bool(over.any()) else moved
 
-    def _next_search(self, best: Tensor, state: Search, over: Tensor) -> Search:
+    def _next_search(self, x: Tensor, best: Tensor, state: Search, over: Tensor) -> Search:
         calmer = over & (state.success | state.high.isfinite())
         low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
         rows, w = _rows(over), _to_tanh(best)
+        size = flat_norm(best - x, Norm.L2)
+        size = torch.where(size > 0, size, torch.inf)
+        fresh = size.isinf() | (size < (1 - _GAIN) * state.size)
+        stale = torch.where(fresh, 0, state.stale + 1)
         return replace(
             state,
             adv=torch.where(rows, best, state.adv),
@@ -134,6 +148,9 @@ class CW(Attack):
             high=torch.where(over, high, state.high),
             success=state.success & ~over,
             rate=torch.where(calmer, state.rate * _CALM, state.rate),
+            size=torch.where(over, size, state.size),
+            stale=torch.where(over, stale, state.stale),
+            done=over & (stale >= self.patience),
         )
 
 
