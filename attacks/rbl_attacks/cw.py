@@ -66,7 +66,7 @@ class CW(Attack):
     steps: int = 900
     searches: Annotated[int, Field(ge=1)] = 9
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     patience: Annotated[int, Field(ge=1)] = 3
     kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
