@@ -168,7 +168,7 @@ def prepare(classifier: Classifier, example: Tensor) -> Classifier:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 folded = fuse(copied.model, inplace=True)
-        except Exception:
+        except Exception:  # a foreign model may fail to trace in any way: slower, not wrong
             return classifier
         channels_last = _likes_channels_last(classifier, example)
         if channels_last:
