@@ -22,7 +22,7 @@ class State(Protocol):
 
     @property
     def adv(self) -> Tensor:
-        """(N, C, H, W): where each slot stands."""
+        """(N, ...): where each slot stands; images, or parameters that the threat renders."""
         ...
 
 
@@ -33,6 +33,16 @@ class Finishing(State, Protocol):
     @property
     def done(self) -> Tensor:
         """(N,) bool."""
+        ...
+
+
+@runtime_checkable
+class Tracing(State, Protocol):
+    """A state that also tells its course, such as a learning curve; it is put on record."""
+
+    @property
+    def trace(self) -> Tensor:
+        """(N, T): T numbers a slot, NaN where it has not got to; T is the same for all slots."""
         ...
 
 
@@ -73,11 +83,13 @@ class Attack(Plan):
     Attributes:
         needs: the least access it works with.
         minimal: it shrinks the perturbation, so one run gives the robust accuracy at every eps.
+        targetable: it can reach for a class; False where its paper only leaves one.
         steps: how often `step` is called for a sample at the most.
     """
 
     needs: ClassVar[Access] = Access.GRADIENTS
     minimal: ClassVar[bool] = False
+    targetable: ClassVar[bool] = True
 
     steps: int
 

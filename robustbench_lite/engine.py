@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_lite.attack import Attack, Finishing, State
+from robustbench_lite.attack import Attack, Finishing, State, Tracing
 from robustbench_lite.classifier import Classifier
-from robustbench_lite.oracle import Ledger, Oracle
+from robustbench_lite.ledger import Ledger
+from robustbench_lite.oracle import Oracle
+from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Threat
 
@@ -48,7 +50,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Work:
-    """The samples to attack: x (N, C, H, W), y (N,), random keys (N,), query budgets (N,)."""
+    """The samples to attack: x (N, C, H, W), y (N,), random keys (N,), query budgets (N,).
+
+    With a surrogate the search asks it, and the classifier only about the last proposal.
+    """
 
     x: Tensor
     y: Tensor
@@ -57,6 +62,7 @@ class Work:
     classes: int
     targeted: bool = False
     eot: int = 1
+    surrogate: Classifier | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -146,7 +152,7 @@ class _Run:
         self.work = work
         self.settings = settings
         self.report = report
-        self.total = Ledger.blank(work.x, work.budget.clone())
+        self.total = Ledger.blank(threat, work.x, work.budget.clone())
         self.next = 0
         self.done = 0
         self.closing: list[_Slots] = []
@@ -179,7 +185,7 @@ class _Run:
             sample = sample[torch.arange(self.settings.width).clamp(max=count - 1)]
         device, work = self.settings.device, self.work
         oracle: Oracle[Threat] = Oracle(
-            self.classifier,
+            self._passes(self.classifier),
             self.threat,
             work.x[sample].to(device),
             work.y[sample].to(device),
@@ -187,13 +193,16 @@ class _Run:
             targeted=work.targeted,
             minimal=self.attack.minimal,
             budget=work.budget[sample],
-            eot=work.eot,
+            surrogate=None if work.surrogate is None else self._passes(work.surrogate),
         )
         keys = work.keys[sample].to(device)
         step = torch.zeros_like(keys)
         state = self.attack.start(oracle, oracle.x, oracle.y, Rng(keys, step))
         slots = _Slots(sample.to(device), keys, step, oracle, state)
         return slots.take(torch.arange(count)) if len(sample) > count else slots
+
+    def _passes(self, classifier: Classifier) -> Passes:
+        return Passes(classifier, self.settings.width, self.settings.exact, self.work.eot)
 
     def _padded(self, slots: _Slots) -> _Slots:
         if not self.settings.exact or len(slots) == self.settings.width:
@@ -245,8 +254,10 @@ class _Run:
         if not len(rows):
             return
         sample = slots.sample[rows].cpu()
-        for name, whole in vars(self.total).items():
-            whole[sample] = getattr(slots.oracle.ledger, name)[rows].cpu()
+        book = slots.oracle.ledger.take(rows)
+        if isinstance(slots.state, Tracing):
+            book.trace = slots.state.trace[rows]
+        self.total.write(sample, book)
         self.done += len(rows)
         inside = self.threat.contains(self.work.x[sample], self.total.adv[sample])
         self.report(len(rows), int((self.total.found[sample] & inside).sum()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +16,15 @@ from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, borrowed, prepare
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.engine import Settings, Work, attack_all
-from robustbench_lite.errors import InputError, UnsupportedError
+from robustbench_lite.errors import InputError
+from robustbench_lite.fit import check_fit
 from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.inference import predict
-from robustbench_lite.oracle import Ledger
+from robustbench_lite.ledger import Ledger
 from robustbench_lite.results import Outcome, Record
 from robustbench_lite.rng import key_of
 from robustbench_lite.stats import wilson
-from robustbench_lite.threat import Lp
+from robustbench_lite.threat import Threat
 
 _EOT = 20
 _PROBE = 32
@@ -42,10 +45,11 @@ class Progress:
 def evaluate(
     model: nn.Module,
     attack: Plan,
-    threat: Lp,
+    threat: Threat,
     data: Dataset,
     *,
     goal: Goal | None = None,
+    surrogate: nn.Module | None = None,
     seed: int = 0,
     batch_size: int = 256,
     exact: bool = False,
@@ -64,6 +68,8 @@ def evaluate(
         threat: what the attacker may do.
         data: the samples.
         goal: what counts as success; untargeted if None.
+        surrogate: a model that the search asks instead, for a transfer attack: `model` is asked
+            about each last proposal only, and needs to give no more than decisions.
         seed: of all random numbers.
         batch_size: how many samples are attacked side by side.
         exact: results equal bit by bit for every batch size and order.
@@ -78,30 +84,22 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
     classifier = as_classifier(model)
-    _check_fit(attack, threat, classifier)
+    aim = goal or Untargeted()
+    source = None if surrogate is None else as_classifier(surrogate)
+    check_fit(attack, threat, classifier, aim, source)
     settings = Settings(batch_size, exact, early_leave, classifier.device)
-    with torch.random.fork_rng(devices=_cuda_devices(classifier.device)), borrowed(classifier):
+    with (
+        torch.random.fork_rng(devices=_cuda_devices(classifier.device)),
+        borrowed(classifier),
+        nullcontext() if source is None else borrowed(source),
+    ):
         torch.manual_seed(key_of("foreign randomness", seed))
-        judge = _Judge(classifier, threat, data, goal or Untargeted(), seed, settings, report)
+        judge = _Judge(classifier, threat, data, aim, seed, settings, report, source)
         return judge.run(attack)
 
 
 def _cuda_devices(device: torch.device) -> list[int]:
     return [device.index or 0] if device.type == "cuda" else []
-
-
-def _check_fit(attack: Plan, threat: Lp, classifier: Classifier) -> None:
-    if not attack.supports(threat):
-        raise UnsupportedError(
-            f"{attack} does not work in the {threat.norm} norm; "
-            "choose another --norm or another attack (rbl show NAME lists what it supports)"
-        )
-    given = min(threat.access, classifier.access)
-    if attack.least_access > given:
-        raise UnsupportedError(
-            f"{attack} needs {attack.least_access.name.lower()}, but model and threat give "
-            f"{given.name.lower()} only; choose an attack that needs no more"
-        )
 
 
 class _Judge:
@@ -110,15 +108,17 @@ class _Judge:
     def __init__(
         self,
         classifier: Classifier,
-        threat: Lp,
+        threat: Threat,
         data: Dataset,
         goal: Goal,
         seed: int,
         settings: Settings,
         report: Callable[[Progress], None] | None,
+        source: Classifier | None,
     ) -> None:
         self.classifier, self.threat, self.data = classifier, threat, data
         self.goal, self.seed, self.settings, self.report = goal, seed, settings, report
+        self.source = source
         self.doubts: list[str] = []
         self.started = time.perf_counter()
         clean = predict(classifier, data.x, settings)
@@ -134,7 +134,8 @@ class _Judge:
             self.targets = goal.labels(data, self.classes, seed)
             self.attackable &= self.targets != data.y
         n = len(data)
-        self.best = Ledger.blank(data.x, torch.full((n,), threat.queries or _UNLIMITED))
+        self.best = Ledger.blank(threat, data.x, torch.full((n,), threat.queries or _UNLIMITED))
+        self.traces: dict[int, tuple[float, ...]] = {}
         self.broken_by = [""] * n
         self.unverified = 0
 
@@ -164,6 +165,8 @@ class _Judge:
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_PROBE].to(self.settings.device)
         fast = self.classifier if self.random else prepare(self.classifier, example)
+        if self.source is not None:
+            self.source = prepare(self.source, example)
         runs: Counter[str] = Counter()
         for attack in plan.stages():
             kind = type(attack).__name__
@@ -203,6 +206,7 @@ class _Judge:
             classes=self.classes,
             targeted=isinstance(self.goal, Targeted),
             eot=_EOT if self.random else 1,
+            surrogate=self.source,
         )
         done = fooled = 0
         base = int((self.correct & ~self._broken()).sum())
@@ -219,6 +223,9 @@ class _Judge:
         book.backwards[rows] += claims.backwards
         book.budget[rows] -= claims.queries
         book.invalid[rows] |= claims.invalid
+        for i, course in zip(rows.tolist(), claims.trace.tolist(), strict=True):
+            if course:
+                self.traces[i] = tuple(v for v in course if not math.isnan(v))
         return claims
 
     def _keep_verified(self, attack: Attack, rows: Tensor, claims: Ledger) -> Tensor:
@@ -228,10 +235,11 @@ class _Judge:
         if not len(claimed):
             return verified
         at, adv = rows[claimed], claims.adv[claimed]
-        logits = predict(self.classifier, adv, self.settings)
+        images = self.threat.render(self.data.x[at], adv)
+        logits = predict(self.classifier, images, self.settings)
         reached = logits.argmax(1) == self.targets[at]
         success = reached if isinstance(self.goal, Targeted) else ~reached
-        boxed = (torch.isfinite(adv) & (adv >= 0) & (adv <= 1)).flatten(1).all(1)
+        boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
         holds = success & boxed & torch.isfinite(logits).all(1)
         verified[claimed] = holds
         at, adv = at[holds], adv[holds]
@@ -256,33 +264,38 @@ class _Judge:
         if errors:
             self.doubts.append(f"{errors} samples have no verdict: {_NOT_FINITE}")
         shape = (-1, 1, 1, 1)
+        images = self.threat.render(self.data.x, self.best.adv)
         return Outcome(
             model=self.classifier.name,
-            attack=str(plan),
+            attack=str(plan) if self.source is None else f"{plan} on {self.source.name}",
             threat=self.threat,
             data=self.data.name,
             goal=str(self.goal),
             seed=self.seed,
             seconds=time.perf_counter() - self.started,
-            records=tuple(
-                self._record(i, bool(broken[i]), bool(invalid[i])) for i in range(len(broken))
-            ),
-            adversarials=torch.where(broken.reshape(shape), self.best.adv, self.data.x),
+            records=self._records(broken, invalid),
+            adversarials=torch.where(broken.reshape(shape), images, self.data.x),
             doubts=tuple(self.doubts),
         )
 
-    def _record(self, i: int, broken: bool, invalid: bool) -> Record:
-        correct, finite = bool(self.correct[i]), bool(self.finite[i])
-        failed = not finite or (correct and invalid)
-        size = float(self.best.size[i])
-        return Record(
-            id=self.data.ids[i],
-            label=int(self.data.y[i]),
-            correct=correct,
-            robust=correct and not broken and not failed,
-            size=size if size < float("inf") else None,
-            queries=int(self.best.queries[i]),
-            backwards=int(self.best.backwards[i]),
-            attack=self.broken_by[i],
-            error=_NOT_FINITE if failed else "",
+    def _records(self, broken: Tensor, invalid: Tensor) -> tuple[Record, ...]:
+        best, correct = self.best, self.correct
+        failed = ~self.finite | (correct & invalid)
+        robust = correct & ~broken & ~failed
+        columns = (correct, robust, failed, best.size, best.queries, best.backwards)
+        rows = zip(self.data.ids, self.data.y.tolist(), *(c.tolist() for c in columns), strict=True)
+        return tuple(
+            Record(
+                id=key,
+                label=label,
+                correct=right,
+                robust=holds,
+                size=size if size < math.inf else None,
+                queries=queries,
+                backwards=backwards,
+                attack=self.broken_by[i],
+                error=_NOT_FINITE if error else "",
+                trace=self.traces.get(i, ()),
+            )
+            for i, (key, label, right, holds, error, size, queries, backwards) in enumerate(rows)
         )

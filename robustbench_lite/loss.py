@@ -1,12 +1,21 @@
 """What an attack climbs: one value a sample, never averaged over the batch."""
 
 from enum import StrEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 _SPAN = 10.0
+
+
+class Objective(Protocol):
+    """What an attack may climb: a Loss, or a function of its own."""
+
+    def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+        """(N,) values that rise towards success, of logits (N, K) and labels (N,)."""
+        ...
 
 
 class Loss(StrEnum):

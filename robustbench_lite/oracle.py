@@ -1,60 +1,21 @@
-"""What one attack sees of a classifier, and the ledger of what it asked and found."""
+"""What one attack sees of a classifier."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import UnsupportedError
-from robustbench_lite.loss import Loss
+from robustbench_lite.ledger import Ledger
+from robustbench_lite.loss import Objective
+from robustbench_lite.passes import Passes
 from robustbench_lite.threat import Access, Threat
 
 _UNLIMITED = 2**62
-
-
-@dataclass
-class Ledger:
-    """One row a slot.
-
-    Attributes:
-        adv: (N, C, H, W) best adversarial example so far, x where there is none.
-        size: (N,) float64 its size, inf where there is none.
-        queries: (N,) int64 forward passes.
-        backwards: (N,) int64 backward passes.
-        budget: (N,) int64 forward passes left.
-        invalid: (N,) bool: some logit was NaN or infinite.
-    """
-
-    adv: Tensor
-    size: Tensor
-    queries: Tensor
-    backwards: Tensor
-    budget: Tensor
-    invalid: Tensor
-
-    @staticmethod
-    def blank(x: Tensor, budget: Tensor) -> Ledger:
-        """The ledger of slots that asked nothing yet."""
-        n, device = len(x), x.device
-        zeros = torch.zeros(n, dtype=torch.int64, device=device)
-        return Ledger(
-            adv=x.clone(),
-            size=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
-            queries=zeros,
-            backwards=zeros.clone(),
-            budget=budget.to(device),
-            invalid=torch.zeros(n, dtype=torch.bool, device=device),
-        )
-
-    @property
-    def found(self) -> Tensor:
-        """(N,) bool: an adversarial example was seen."""
-        return self.size < torch.inf
-
 
 T = TypeVar("T", bound=Threat)
 
@@ -63,9 +24,11 @@ class Oracle(Generic[T]):
     """One attack's view of a classifier for the slots of a batch.
 
     It gives no more than the threat's access, counts every pass a sample, stops at the threat's
-    query cap (a slot without budget is not evaluated any more: it gets zeros and leaves), averages
-    random classifiers over `eot` passes, and notes by itself when a query fools the classifier.
-    Whatever is asked is clipped to the box first.
+    query cap (a slot without budget is not evaluated any more: it gets zeros and leaves), and
+    notes by itself when a query fools the classifier. The threat renders whatever is asked (images
+    are clipped to the box first).
+
+    With a surrogate every question but the last look goes to the surrogate: a transfer attack.
 
     Attributes:
         threat: what the attacker may do; its geometry serves every norm.
@@ -75,40 +38,59 @@ class Oracle(Generic[T]):
 
     def __init__(
         self,
-        classifier: Classifier,
+        target: Passes,
         threat: T,
         x: Tensor,
         y: Tensor,
         classes: int,
         *,
+        surrogate: Passes | None = None,
         targeted: bool = False,
         minimal: bool = False,
         budget: Tensor | None = None,
-        eot: int = 1,
     ) -> None:
         unlimited = torch.full((len(x),), _UNLIMITED, dtype=torch.int64)
-        self.classifier = classifier
+        self.target = target
+        self.surrogate = surrogate
         self.threat = threat
         self.classes = classes
         self.targeted = targeted
         self.minimal = minimal
-        self.eot = eot
         self.x = x
         self.y = y
-        self.ledger = Ledger.blank(x, unlimited if budget is None else budget)
+        self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget)
 
     @property
     def access(self) -> Access:
         """What may be asked: the least of what the threat and the classifier give."""
-        return min(self.threat.access, self.classifier.access)
+        if self.surrogate is not None:
+            return self.surrogate.classifier.access
+        return min(self.threat.access, self.target.classifier.access)
+
+    @property
+    def passes(self) -> Passes:
+        """Whom the search asks: the surrogate where there is one."""
+        return self.target if self.surrogate is None else self.surrogate
 
     @property
     def best(self) -> Tensor:
-        """(N, C, H, W) each slot's best adversarial example so far, x where there is none."""
+        """(N, ...) each slot's best adversarial proposal so far, the origin where there is none."""
         return self.ledger.adv
 
+    @property
+    def found(self) -> Tensor:
+        """(N,) bool: an adversarial proposal was seen."""
+        return self.ledger.found
+
+    @property
+    def budget(self) -> Tensor:
+        """(N,) int64 forward passes left."""
+        return self.ledger.budget
+
     def logits(self, adv: Tensor) -> Tensor:
-        """(N, K) logits at `adv` (N, C, H, W). One forward pass.
+        """(N, K) logits at `adv` (N, ...). One forward pass.
+
+        Several questions a slot at once, `adv` (N, Q, ...), give (N, Q, K) and cost Q passes.
 
         Raises:
             UnsupportedError: only decisions may be seen.
@@ -117,10 +99,20 @@ class Oracle(Generic[T]):
         return self._ask(adv)
 
     def labels(self, adv: Tensor) -> Tensor:
-        """(N,) predicted classes at `adv` (N, C, H, W). One forward pass."""
-        return self._ask(adv).argmax(1)
+        """(N,) predicted classes at `adv` (N, ...), or (N, Q) at (N, Q, ...), as for `logits`."""
+        return self._ask(adv).argmax(-1)
 
-    def gradient(self, adv: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    def fools(self, adv: Tensor) -> Tensor:
+        """(N,) bool: is the goal reached at `adv` (N, ...)? (N, Q) at (N, Q, ...).
+
+        A decision, and one forward pass each; a slot without budget gets False.
+        """
+        logits, answered = self._answers(adv)
+        y = self.y if logits.ndim == 2 else self.y[:, None]
+        hit = _reached(logits.argmax(-1), y, targeted=self.targeted)
+        return hit & torch.isfinite(logits).all(-1) & answered
+
+    def gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> Tensor:
         """(N, C, H, W) the gradient of `loss` at `adv`. One forward and one backward pass.
 
         Raises:
@@ -128,44 +120,64 @@ class Oracle(Generic[T]):
         """
         return self.value_and_gradient(adv, y, loss)[1]
 
-    def value_and_gradient(self, adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> tuple[Tensor, Tensor]:
         """(N,) `loss` and (N, C, H, W) its gradient. One forward and one backward pass.
 
         The loss rises towards success whether the goal is targeted or not. A component that is
-        not finite counts as zero.
+        not finite counts as zero. A slot without budget gets a zero gradient.
 
         Raises:
             UnsupportedError: gradients may not be seen.
         """
-        self._require(Access.GRADIENTS, "gradients")
-        live = self._spend(backward=True)
-        if live is not None and not len(live):
-            return torch.zeros(len(adv), device=adv.device), torch.zeros_like(adv)
-        point = adv.detach().clamp(0, 1)
-        rows = point if live is None else point[live]
-        labels = y if live is None else y[live]
-        values, gradients, logits = self._differentiate(rows, labels, loss)
-        if live is not None:
-            values = torch.zeros(len(adv), device=adv.device).index_copy(0, live, values)
-            gradients = torch.zeros_like(point).index_copy(0, live, gradients)
-        self._note(point, logits, live)
-        return values, gradients
+        values: list[Tensor] = []
 
-    def take(self, index: Tensor) -> Oracle[T]:
-        """The same view for some of the slots (repeats allowed)."""
-        return self._with(
-            self.x[index], self.y[index], Ledger(*(v[index] for v in vars(self.ledger).values()))
-        )
+        def climb(logits: Tensor) -> list[Tensor]:
+            each = loss(logits, y, targeted=self.targeted)
+            values.append(each.detach())
+            return [each]
 
-    def join(self, other: Oracle[T]) -> Oracle[T]:
-        """The same view for these slots and those of `other`."""
-        pairs = zip(vars(self.ledger).values(), vars(other.ledger).values(), strict=True)
-        ledger = Ledger(*(torch.cat(pair) for pair in pairs))
-        return self._with(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), ledger)
+        _, gradients = self._differentiate(adv, climb)
+        if not values:
+            return torch.zeros(len(adv), device=adv.device), gradients[:, 0]
+        return torch.stack(values).mean(0), gradients[:, 0]
+
+    def gradients(
+        self, adv: Tensor, directions: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits at `adv` (N, ...), and gradients of several weighted sums of them.
+
+        Args:
+            adv: (N, ...) proposals.
+            directions: from logits (N, K) to weights (N, R, K), R the same for every call.
+
+        Returns:
+            (N, K) logits and (N, R, C, H, W): of each sum over classes of weight times logit, the
+            gradient. One forward and R backward passes; zeros for a slot without budget.
+
+        Raises:
+            UnsupportedError: gradients may not be seen.
+        """
+
+        def weigh(logits: Tensor) -> list[Tensor]:
+            weights = directions(logits.detach())
+            return list((weights * logits[:, None, :]).sum(2).unbind(1))
+
+        return self._differentiate(adv, weigh)
 
     def check(self, adv: Tensor) -> None:
         """Ask about a last proposal, whatever may be seen of the answer. One forward pass."""
+        surrogate, self.surrogate = self.surrogate, None
         self._ask(adv)
+        self.surrogate = surrogate
+
+    def take(self, index: Tensor) -> Oracle[T]:
+        """The same view for some of the slots (repeats allowed)."""
+        return self._with(self.x[index], self.y[index], self.ledger.take(index))
+
+    def join(self, other: Oracle[T]) -> Oracle[T]:
+        """The same view for these slots and those of `other`."""
+        x, y = torch.cat([self.x, other.x]), torch.cat([self.y, other.y])
+        return self._with(x, y, self.ledger.join(other.ledger))
 
     def _with(self, x: Tensor, y: Tensor, ledger: Ledger) -> Oracle[T]:
         view: Oracle[T] = Oracle.__new__(Oracle)
@@ -180,80 +192,109 @@ class Oracle(Generic[T]):
             )
 
     def _ask(self, adv: Tensor) -> Tensor:
-        live = self._spend(backward=False)
-        if live is not None and not len(live):
-            return torch.zeros(len(adv), self.classes, device=adv.device)
-        point = adv.detach().clamp(0, 1)
-        with torch.no_grad():
-            asked = point if live is None else point[live]
-            logits: Tensor = self.classifier(asked)
-            for _ in range(self.eot - 1):
-                logits = logits + self.classifier(asked)
-            logits = logits / self.eot
-        self._note(point, logits, live)
-        if live is None:
-            return logits
-        return logits.new_zeros(len(adv), logits.shape[1]).index_copy(0, live, logits)
+        return self._answers(adv)[0]
+
+    def _answers(self, adv: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K) or (N, Q, K) logits, zeros where the budget does not reach; did it reach?"""
+        several = adv.ndim > self.ledger.adv.ndim
+        asked = adv.shape[1] if several else 1
+        slot, number = self._spend(asked)
+        points = adv.detach() if several else adv.detach()[:, None]
+        answers = torch.zeros(len(adv), asked, self.classes, device=adv.device)
+        reached = torch.zeros(len(adv), asked, dtype=torch.bool, device=adv.device)
+        if len(slot):
+            answers[slot, number] = self._evaluate(points, slot, number)
+            reached[slot, number] = True
+        return (answers, reached) if several else (answers[:, 0], reached[:, 0])
+
+    def _evaluate(self, points: Tensor, slot: Tensor, number: Tensor) -> Tensor:
+        whole = len(slot) == points.shape[0] * points.shape[1]
+        chosen = points.flatten(0, 1) if whole else points[slot, number]
+        once = whole and points.shape[1] == 1
+        images = self.threat.render(self.x if once else self.x[slot], chosen)
+        logits = self.passes.logits(images)
+        self._note(chosen, logits, slot)
+        return logits
 
     def _differentiate(
-        self, rows: Tensor, labels: Tensor, loss: Loss
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        values = torch.zeros(len(rows), device=rows.device)
-        gradients = torch.zeros_like(rows)
-        mean: Tensor | None = None
-        for _ in range(self.eot):
-            leaf = rows.detach().requires_grad_(True)
-            with torch.enable_grad():
-                logits = self.classifier(leaf)
-                if not logits.requires_grad:
-                    raise UnsupportedError(
-                        f"model {self.classifier.name!r} gives no gradient; wrap it in "
-                        "Classifier(access=Access.SCORES) and choose an attack that needs no more"
-                    )
-                each = loss(logits, labels, targeted=self.targeted)
-                (gradient,) = torch.autograd.grad(each.sum(), leaf)
-            values = values + each.detach() / self.eot
-            gradients = gradients + gradient / self.eot
-            part = logits.detach() / self.eot
-            mean = part if mean is None else mean + part
-        assert mean is not None  # eot >= 1
-        return values, torch.nan_to_num(gradients, 0.0, 0.0, 0.0), mean
+        self, adv: Tensor, climb: Callable[[Tensor], list[Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """(N, K) logits and (N, R, C, H, W) gradients of what `climb` makes of the logits.
 
-    def _spend(self, *, backward: bool) -> Tensor | None:
-        """Charge every slot with a budget; the rows to evaluate, None for all of them."""
+        `climb` sees the logits of all slots, with zeros for those without budget.
+        """
+        self._require(Access.GRADIENTS, "gradients")
+        slot, _ = self._spend(1)
+        shape = self.x.shape[1:]
+        if not len(slot):
+            rows = len(climb(torch.zeros(len(adv), self.classes, device=adv.device)))
+            nothing = torch.zeros(len(adv), self.classes, device=adv.device)
+            return nothing, torch.zeros(len(adv), rows, *shape, device=adv.device)
+        whole = len(slot) == len(adv)
+        point = adv.detach() if whole else adv.detach()[slot]
+        images = self.threat.render(self.x if whole else self.x[slot], point)
+
+        def climb_all(logits: Tensor) -> list[Tensor]:
+            if whole:
+                return climb(logits)
+            return climb(logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits))
+
+        logits, slopes = self.passes.slopes(images, climb_all)
+        self._charge_backwards(slot, slopes.shape[1])
+        self._note(point, logits, slot)
+        if whole:
+            return logits, slopes
+        answers = logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits)
+        return answers, slopes.new_zeros(len(adv), *slopes.shape[1:]).index_copy(0, slot, slopes)
+
+    def _charge_backwards(self, slot: Tensor, count: int) -> None:
         book = self.ledger
+        charge = torch.zeros_like(book.backwards)
+        charge[slot] = count * self.passes.eot
+        self.ledger = replace(book, backwards=book.backwards + charge)
+
+    def _spend(self, asked: int) -> tuple[Tensor, Tensor]:
+        """Charge every slot for `asked` questions as far as its budget goes.
+
+        Returns:
+            For each question that may be asked: the slot's position, and the question's number.
+        """
+        book = self.ledger
+        n, device = len(book.queries), book.queries.device
+        everyone = torch.arange(n, device=device).repeat_interleave(asked)
+        numbers = torch.arange(asked, device=device).repeat(n)
+        if self.surrogate is not None:
+            return everyone, numbers
+        eot = self.passes.eot
         if self.threat.queries is None:
-            charge = torch.full_like(book.queries, self.eot)
-            live = None
+            charge = torch.full_like(book.queries, asked * eot)
         else:
-            able = book.budget >= self.eot
-            charge = able.long() * self.eot
-            live = None if bool(able.all()) else able.nonzero().flatten()
-        self.ledger = replace(
-            book,
-            queries=book.queries + charge,
-            backwards=book.backwards + (charge if backward else 0),
-            budget=book.budget - charge,
-        )
-        return live
+            able = (book.budget // eot).clamp(min=0, max=asked)
+            charge = able * eot
+            allowed = numbers < able[everyone]
+            everyone, numbers = everyone[allowed], numbers[allowed]
+        spent, left = book.queries + charge, book.budget - charge
+        self.ledger = replace(book, queries=spent, budget=left)
+        return everyone, numbers
 
-    def _note(self, point: Tensor, logits: Tensor, live: Tensor | None) -> None:
-        """Write down which of the evaluated rows fooled the classifier."""
-        book = self.ledger
-        y = self.y if live is None else self.y[live]
-        finite = torch.isfinite(logits).all(1)
-        reached = logits.argmax(1) == y
-        hit = (reached if self.targeted else ~reached) & finite
-        rows = torch.arange(len(point), device=point.device) if live is None else live
-        book.invalid[rows[~finite]] = True
-        if not self.minimal:
-            hit = hit & ~book.found[rows]
-        rows = rows[hit]
-        if not len(rows):
+    def _note(self, point: Tensor, logits: Tensor, slot: Tensor) -> None:
+        """Write down which of the evaluated proposals fooled the classifier."""
+        if self.surrogate is not None:
             return
-        x, adv = self.x[rows], point[rows]
-        size = self.threat.size(x, adv)
-        better = size < book.size[rows] if self.minimal else self.threat.contains(x, adv)
-        rows, adv, size = rows[better], adv[better], size[better]
-        book.adv[rows] = adv
-        book.size[rows] = size
+        finite = torch.isfinite(logits).all(1)
+        hit = _reached(logits.argmax(1), self.y[slot], targeted=self.targeted) & finite
+        self.ledger.invalid[slot[~finite]] = True
+        if bool(hit.any()):
+            where = hit.nonzero().flatten()
+            rendered = self._as_judged(slot[where], point[where])
+            self.ledger.note(self.threat, self.x, rendered, slot[where], smallest=self.minimal)
+
+    def _as_judged(self, slot: Tensor, point: Tensor) -> Tensor:
+        """Images as they were shown; parameters as they are."""
+        if point.shape[1:] != self.x.shape[1:]:
+            return point
+        return self.threat.render(self.x[slot], point)
+
+
+def _reached(labels: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+    return labels == y if targeted else labels != y

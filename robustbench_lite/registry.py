@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from robustbench_lite.attack import Attack
+from robustbench_lite.attack import Plan
 from robustbench_lite.card import Card, Recipe, read_card
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset, Split
@@ -81,14 +82,32 @@ def _configured(cls: type, name: str, values: Mapping[str, object]) -> Any:
         raise InputError(f"setting of {name!r}: {error}; see rbl show {name}") from error
 
 
-def load_attack(name: str, **fields: object) -> Attack:
-    """The attack registered under `name`, with some fields set.
+def load_attack(name: str, **fields: object) -> Plan:
+    """The attack or plan registered under `name`, with some fields set.
+
+    `library:NAME`, as torchattacks:CW, is an attack of another library.
 
     Raises:
         InputError: no such attack or field, or a value of the wrong type.
     """
-    attack: Attack = _configured(find(Kind.ATTACKS, name), name, fields)
-    return attack
+    prefix, colon, argument = name.partition(":")
+    found = find(Kind.ATTACKS, prefix)
+    if isinstance(found, Plan):
+        if fields or colon:
+            key = next(iter(fields), argument)
+            raise InputError(
+                f"{prefix!r} is a fixed plan and takes no {key!r}; see rbl show {prefix}"
+            )
+        return found
+    if inspect.isclass(found):
+        if colon:
+            raise InputError(f"attack {prefix!r} takes nothing after a colon; write {prefix}")
+        attack: Plan = _configured(found, name, fields)
+        return attack
+    library: Callable[[str, Mapping[str, object]], Plan] = found
+    if not argument:
+        raise InputError(f"{prefix!r} needs the name of one of its attacks; write {prefix}:NAME")
+    return library(argument, fields)
 
 
 def load_defense(name: str, **fields: object) -> Defense:

@@ -14,7 +14,7 @@ from torch import Tensor
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.stats import wilson
-from robustbench_lite.threat import Lp
+from robustbench_lite.threat import Lp, Threat
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Record:
         queries: forward passes that the attack spent.
         backwards: backward passes that the attack spent.
         attack: the attack that broke it, "" where none did.
+        trace: the course of the attack, where it tells one (a learning curve, say).
         error: why this sample has no verdict, "" where it has one. It counts as not robust.
     """
 
@@ -43,6 +44,7 @@ class Record:
     backwards: int
     attack: str
     error: str
+    trace: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Outcome:
 
     model: str
     attack: str
-    threat: Lp
+    threat: Threat
     data: str
     goal: str
     seed: int
@@ -127,12 +129,17 @@ class Outcome:
         for one that does not.
 
         Raises:
-            InputError: eps is larger than the threat's, where nothing was searched.
+            InputError: eps is larger than the threat's, where nothing was searched, or the threat
+            has no eps.
         """
+        if not isinstance(self.threat, Lp):
+            raise InputError(f"the threat {self.threat} has no eps; only Lp threats have a curve")
         if eps > self.threat.eps:
             raise InputError(f"eps {eps} is beyond the {self.threat.eps} that was attacked")
-        broken = sum(r.correct and r.size is not None and r.size <= eps for r in self.records)
-        return self.clean_accuracy - broken / self.n
+        left = (
+            r.correct and not r.error and (r.size is None or r.size > eps) for r in self.records
+        )
+        return sum(left) / self.n
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a sample, the columns of Record."""
@@ -145,12 +152,7 @@ class Outcome:
         return {
             "model": self.model,
             "attack": self.attack,
-            "threat": {
-                "norm": str(self.threat.norm),
-                "eps": _finite(self.threat.eps),
-                "access": self.threat.access.name.lower(),
-                "queries": self.threat.queries,
-            },
+            "threat": self.threat.to_json(),
             "goal": self.goal,
             "data": self.data,
             "n": self.n,
@@ -164,12 +166,11 @@ class Outcome:
             "queries_per_sample": self.queries_per_sample,
             "seconds": round(self.seconds, 3),
             "doubts": list(self.doubts),
-            "samples": [{k: v for k, v in asdict(r).items() if k in kept} for r in self.records],
+            "samples": [
+                {k: v for k, v in asdict(r).items() if k in kept or (k == "trace" and v)}
+                for r in self.records
+            ],
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if value < float("inf") else None
 
 
 def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
@@ -221,6 +222,9 @@ def as_bytes(outcome: Outcome, data: Dataset) -> tuple[Tensor, Tensor]:
     """
     threat = outcome.threat
     nearest = (outcome.adversarials * 255).round()
+    if threat.origin(data.x).shape != data.x.shape:  # what rounding does to parameters is nothing
+        inside = torch.ones(len(nearest), dtype=torch.bool)
+        return nearest.to(torch.uint8), inside
     inside = threat.contains(data.x, nearest / 255)
     original = (data.x * 255).round()
     towards = original + (outcome.adversarials * 255 - original).trunc()

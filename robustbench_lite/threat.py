@@ -6,23 +6,16 @@ components of an image (channels, rows, columns), computed in float64.
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
-from typing import Protocol
+from enum import IntEnum
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.geometry import Norm as Norm  # users look for it beside Lp
+from robustbench_lite.geometry import flat_norm, keep_largest, per_row, project_ball
 from robustbench_lite.rng import Rng
-
-
-class Norm(StrEnum):
-    """A distance between images."""
-
-    L0 = "l0"
-    L1 = "l1"
-    L2 = "l2"
-    LINF = "linf"
 
 
 class Access(IntEnum):
@@ -33,8 +26,13 @@ class Access(IntEnum):
     GRADIENTS = 2
 
 
+@runtime_checkable
 class Threat(Protocol):
-    """A value that says which images the attacker may hand in and what may be asked."""
+    """A value that says which images the attacker may hand in and what may be asked.
+
+    A proposal `adv` is what an attack moves: the image itself, or the parameters of a change such
+    as an angle, one row a sample.
+    """
 
     @property
     def access(self) -> Access:
@@ -46,43 +44,25 @@ class Threat(Protocol):
         """How many forward passes a sample may cost; None for no limit."""
         ...
 
+    def origin(self, x: Tensor) -> Tensor:
+        """(N, ...) the proposals that leave the images `x` (N, C, H, W) as they are."""
+        ...
+
+    def render(self, x: Tensor, adv: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1]: the images that the classifier is shown for the proposals."""
+        ...
+
     def size(self, x: Tensor, adv: Tensor) -> Tensor:
-        """(N,) float64: how far each `adv` is from its `x`."""
+        """(N,) float64: how far each proposal goes."""
         ...
 
     def contains(self, x: Tensor, adv: Tensor) -> Tensor:
-        """(N,) bool: is each `adv` allowed?"""
+        """(N,) bool: is each proposal allowed?"""
         ...
 
-
-def flat_norm(d: Tensor, norm: Norm) -> Tensor:
-    """(N,) norm of each row of `d` (N, ...), in the dtype of `d`."""
-    rows = d.flatten(1)
-    match norm:
-        case Norm.L0:
-            return (rows != 0).sum(1).to(d.dtype)
-        case Norm.L1:
-            return rows.abs().sum(1)
-        case Norm.L2:
-            return rows.square().sum(1).sqrt()
-        case Norm.LINF:
-            return rows.abs().amax(1)
-
-
-def _per_row(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _project_l1(d: Tensor, radius: float) -> Tensor:
-    """Euclidean projection of each row onto the L1 ball (Duchi et al. 2008, figure 1)."""
-    rows = d.flatten(1)
-    size = rows.abs()
-    ordered = size.sort(dim=1, descending=True).values
-    ranks = torch.arange(1, rows.shape[1] + 1, device=d.device, dtype=d.dtype)
-    excess = (ordered.cumsum(1) - radius) / ranks
-    last = ((ordered > excess).sum(1, keepdim=True) - 1).clamp(min=0)
-    cut = excess.gather(1, last).clamp(min=0)
-    return (rows.sign() * (size - cut).clamp(min=0)).reshape(d.shape)
+    def to_json(self) -> dict[str, Any]:
+        """What defines it, as JSON's types."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -115,6 +95,23 @@ class Lp:
     def __str__(self) -> str:
         return f"{self.norm} {self.eps:.4g}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Norm, eps (None where there is no limit), access and queries."""
+        return {
+            "norm": str(self.norm),
+            "eps": self.eps if self.eps < math.inf else None,
+            "access": self.access.name.lower(),
+            "queries": self.queries,
+        }
+
+    def origin(self, x: Tensor) -> Tensor:
+        """The images themselves."""
+        return x
+
+    def render(self, x: Tensor, adv: Tensor) -> Tensor:
+        """The proposals, clipped to the box."""
+        return adv.clamp(0, 1)
+
     def size(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) float64: the norm of each `adv - x`."""
         return flat_norm(adv.double() - x.double(), self.norm)
@@ -135,15 +132,7 @@ class Lp:
             return adv.clamp(0, 1)
         if self.norm is Norm.LINF:
             return torch.minimum(torch.maximum(adv, x - self.eps), x + self.eps).clamp(0, 1)
-        d = adv - x
-        if self.norm is Norm.L2:
-            length = _per_row(flat_norm(d, Norm.L2), d)
-            d = d * (self.eps / length.clamp(min=1e-30)).clamp(max=1.0)
-        elif self.norm is Norm.L1:
-            d = _project_l1(d, self.eps)
-        else:
-            d = _keep_largest(d, int(self.eps))
-        return (x + d).clamp(0, 1)
+        return (x + project_ball(adv - x, self.norm, self.eps)).clamp(0, 1)
 
     def random_point(self, x: Tensor, rng: Rng) -> Tensor:
         """A point drawn uniformly from the ball around each `x` (N, ...), clipped to the box."""
@@ -154,13 +143,13 @@ class Lp:
         elif self.norm is Norm.L2:
             direction = rng.normal(*shape)
             length = flat_norm(direction, Norm.L2).clamp(min=1e-30)
-            d = direction * _per_row(rng.uniform() ** (1 / math.prod(shape)) / length, x)
+            d = direction * per_row(rng.uniform() ** (1 / math.prod(shape)) / length, x)
         elif self.norm is Norm.L1:
             sizes = rng.exponential(*shape)
             total = flat_norm(sizes, Norm.L1) + rng.exponential()
-            d = rng.signs(*shape) * sizes / _per_row(total, x)
+            d = rng.signs(*shape) * sizes / per_row(total, x)
         else:
-            changed = _keep_largest(rng.uniform(*shape), int(self.eps)) > 0
+            changed = keep_largest(rng.uniform(*shape), int(self.eps)) > 0
             return torch.where(changed, rng.uniform(*shape), x)
         return self.project(x, x + radius * d.to(x.dtype))
 
@@ -176,19 +165,9 @@ class Lp:
             return gradient.sign()
         stuck = ((adv <= 0) & (gradient < 0)) | ((adv >= 1) & (gradient > 0))
         free = gradient.masked_fill(stuck, 0)
-        top = _per_row(flat_norm(free, Norm.LINF), free)
+        top = per_row(flat_norm(free, Norm.LINF), free)
         free = free / top.clamp(min=torch.finfo(free.dtype).tiny)
         if self.norm is Norm.L2:
-            return free / _per_row(flat_norm(free, Norm.L2), free).clamp(min=1e-12)
-        free = _keep_largest(free, max(1, free[0].numel() // 100) if len(free) else 1)
-        return free / _per_row(flat_norm(free, Norm.L1), free).clamp(min=1e-12)
-
-
-def _keep_largest(d: Tensor, count: int) -> Tensor:
-    """Each row with all but its `count` components of largest absolute value set to zero."""
-    rows = d.flatten(1)
-    count = min(count, rows.shape[1])
-    if count == 0:
-        return torch.zeros_like(d)
-    keep = rows.abs().topk(count, dim=1).indices
-    return torch.zeros_like(rows).scatter(1, keep, rows.gather(1, keep)).reshape(d.shape)
+            return free / per_row(flat_norm(free, Norm.L2), free).clamp(min=1e-12)
+        free = keep_largest(free, max(1, free[0].numel() // 100) if len(free) else 1)
+        return free / per_row(flat_norm(free, Norm.L1), free).clamp(min=1e-12)

@@ -8,10 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_lite.attack import Attack
+from robustbench_lite.geometry import flat_norm, per_row
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
-from robustbench_lite.threat import Access, Lp, Norm, Threat, flat_norm
+from robustbench_lite.threat import Access, Lp, Norm, Threat
 
 _BEYOND = 0.5  # how far tanh reaches past the box
 _CALM = 0.6  # the learning rate's factor from one search to the next
@@ -103,14 +104,14 @@ class CW(Attack):
         turn = state.turn + 1
         value, gradient = oracle.value_and_gradient(state.adv, y, Loss.MARGIN)
         weight = state.c / state.spread * (value < self.kappa)
-        slope = 2 * (state.adv - x) - _rows(weight) * gradient
+        slope = 2 * (state.adv - x) - per_row(weight, gradient) * gradient
         slope = slope * (0.5 + _BEYOND) * (1 - state.tanh.square())
         first = _BETA1 * state.first + (1 - _BETA1) * slope
         second = _BETA2 * state.second + (1 - _BETA2) * slope.square()
         rate = state.rate * (0.505 + 0.495 * torch.cos(torch.pi * turn / share))
         scale = rate / (1 - _BETA1**turn)
-        root = (second / _rows(1 - _BETA2**turn)).sqrt() + _TINY
-        w = state.w - _rows(scale) * first / root
+        root = (second / per_row(1 - _BETA2**turn, second)).sqrt() + _TINY
+        w = state.w - per_row(scale, first) * first / root
         tanh = w.tanh()
         moved = replace(
             state,
@@ -130,7 +131,7 @@ class CW(Attack):
         low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
-        rows, w = _rows(over), _to_tanh(best)
+        rows, w = per_row(over, best), _to_tanh(best)
         size = flat_norm(best - x, Norm.L2)
         size = torch.where(size > 0, size, torch.inf)
         fresh = size.isinf() | (size < (1 - _GAIN) * state.size)
@@ -152,10 +153,6 @@ class CW(Attack):
             stale=torch.where(over, stale, state.stale),
             done=over & (stale >= self.patience),
         )
-
-
-def _rows(values: Tensor) -> Tensor:
-    return values.reshape(-1, 1, 1, 1)
 
 
 def _to_tanh(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,18 +12,45 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-@dataclass
-class Passes:
-    """Images that went through a model: with and without an input gradient.
+@dataclass(frozen=True)
+class Call:
+    """One call of a model: of the original or the prepared copy, with a gradient, how wide."""
 
-    `pairs` are forward + backward passes and `looks` are forward passes only, of the prepared
-    copy; `original_pairs` and `original_looks` are those of the original model.
-    """
+    original: bool
+    backward: bool
+    width: int
 
-    pairs: int = 0
-    looks: int = 0
-    original_pairs: int = 0
-    original_looks: int = 0
+
+def images(calls: Sequence[Call], *, original: bool, backward: bool) -> int:
+    """How many images went through in calls of one kind."""
+    kind = (original, backward)
+    return sum(call.width for call in calls if (call.original, call.backward) == kind)
+
+
+def replay(
+    calls: Sequence[Call], original: nn.Module, prepared: nn.Module, subject: Subject
+) -> Run:
+    """The same calls once more, in their order and at their batch sizes, and nothing else."""
+    widest = max(call.width for call in calls)
+    repeats = -(-widest // len(subject.x))
+    x, y = subject.x.repeat(repeats, 1, 1, 1)[:widest], subject.y.repeat(repeats)[:widest]
+
+    def run(_round: int) -> None:
+        for call in calls:
+            model = original if call.original else prepared
+            if call.backward:
+                _pair(model, x[: call.width], y[: call.width])
+            else:
+                with torch.no_grad():
+                    model(x[: call.width])
+
+    return run
+
+
+def _pair(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    leaf = x.detach().requires_grad_(True)
+    loss = functional.cross_entropy(model(leaf), y, reduction="sum")
+    torch.autograd.grad(loss, leaf)
 
 
 def pairs(model: nn.Module, subject: Subject, steps: int) -> Run:
@@ -32,9 +59,7 @@ def pairs(model: nn.Module, subject: Subject, steps: int) -> Run:
     def run(_round: int) -> None:
         for x, y in subject.batches():
             for _ in range(steps):
-                leaf = x.detach().requires_grad_(True)
-                loss = functional.cross_entropy(model(leaf), y, reduction="sum")
-                torch.autograd.grad(loss, leaf)
+                _pair(model, x, y)
 
     return run
 
@@ -56,23 +81,22 @@ def each(laps: Laps, subject: Subject, steps: int) -> float:
     return laps.median / (steps * len(subject.x))
 
 
-def counted(subject: Subject, run: Callable[[], object]) -> Passes:
-    """The passes that `run` makes, seen by a hook on the model.
+def counted(subject: Subject, run: Callable[[], object]) -> list[Call]:
+    """The calls that `run` makes, in order, seen by a hook on the model.
 
     evaluate() attacks a deep copy of the model, and a copy keeps the hook: so both are counted,
     apart. The run is slower by the hook and must not be timed.
     """
-    passes = Passes()
+    calls: list[Call] = []
     original = id(subject.model)
 
     def note(module: nn.Module, args: tuple[Tensor, ...], _logits: Tensor) -> None:
-        kind = "pairs" if args[0].requires_grad and torch.is_grad_enabled() else "looks"
-        name = f"original_{kind}" if id(module) == original else kind
-        setattr(passes, name, getattr(passes, name) + len(args[0]))
+        backward = args[0].requires_grad and torch.is_grad_enabled()
+        calls.append(Call(id(module) == original, backward, len(args[0])))
 
     handle = subject.model.register_forward_hook(note)
     try:
         run()
     finally:
         handle.remove()
-    return passes
+    return calls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import bare
@@ -17,10 +18,10 @@ from subject import Subject
 from torch import Tensor, nn
 
 from robustbench_lite.classifier import Classifier, borrowed, prepare
-from robustbench_lite.results import Outcome
 from robustbench_lite.threat import Lp, Norm
 
 ON, OFF = "ours", "ours, no early leave"
+ALONE = {ON: "its model calls alone", OFF: "its model calls alone, no early leave"}
 PLAIN, FAST = "bare original", "bare prepared"
 PLAIN_LOOK, FAST_LOOK = "bare original, forward", "bare prepared, forward"
 
@@ -34,12 +35,20 @@ def main() -> None:
     peers = [name for name in builds if name not in options.leave_out]
     fast = _prepared(subject)
 
+    calls = {
+        name: bare.counted(subject, partial(our_pgd, subject, settings, 0, early_leave=name == ON))
+        for name in (ON, OFF)
+    }
+
     def everybody(settings: Linf) -> dict[str, Run]:
         runs: dict[str, Run] = {
             ON: lambda seed: our_pgd(subject, settings, seed, early_leave=True).adversarials,
             OFF: lambda seed: our_pgd(subject, settings, seed, early_leave=False).adversarials,
         }
         runs |= {name: builds[name](subject, settings) for name in peers}
+        runs |= {
+            ALONE[name]: bare.replay(calls[name], subject.model, fast, subject) for name in calls
+        }
         return runs | _bare(subject, fast, settings.steps)
 
     measure(everybody(replace(settings, steps=1)), 1, between=subject.forget)  # warm up
@@ -54,10 +63,7 @@ def main() -> None:
         f"{options.repeats} rounds"
     )
     _print_race(laps, robust, peers)
-    engine = {
-        ON: _engine(subject, settings, laps, ON, early_leave=True),
-        OFF: _engine(subject, settings, laps, OFF, early_leave=False),
-    }
+    engine = {name: _engine(calls[name], laps, name, settings, subject) for name in (ON, OFF)}
     _print_engine(engine, laps, subject, settings)
     sheet.print_footer(missing)
     sheet.store(options.json, options, laps, {"robust_accuracy": robust, "engine": engine})
@@ -118,40 +124,18 @@ def _print_race(laps: dict[str, Laps], robust: dict[str, list[float]], peers: li
 
 
 def _engine(
-    subject: Subject, settings: Linf, laps: dict[str, Laps], name: str, *, early_leave: bool
+    calls: list[bare.Call], laps: dict[str, Laps], name: str, settings: Linf, subject: Subject
 ) -> dict[str, Any]:
-    outcomes: list[Outcome] = []
-    passes = bare.counted(
-        subject,
-        lambda: outcomes.append(our_pgd(subject, settings, 0, early_leave=early_leave)),
-    )
-    records = outcomes[0].records
-    ledger = sum(r.backwards for r in records)
-    # With early leave off the ledger stops counting where a sample is fooled, the engine does not.
-    attacked = sum(r.correct for r in records)
-    pairs = ledger if early_leave else settings.steps * attacked
-    asked = sum(r.queries - r.backwards for r in records)
-    steps = settings.steps
-    cost = {kind: bare.each(laps[kind], subject, steps) for kind in (PLAIN, FAST)}
-    look = {kind: bare.each(laps[kind], subject, steps) for kind in (PLAIN_LOOK, FAST_LOOK)}
-    attack = pairs * cost[FAST] + asked * look[FAST_LOOK]
-    everything = (
-        passes.pairs * cost[FAST]
-        + passes.looks * look[FAST_LOOK]
-        + passes.original_pairs * cost[PLAIN]
-        + passes.original_looks * look[PLAIN_LOOK]
-    )
-    seconds = laps[name].median
+    pairs = bare.images(calls, original=False, backward=True)
+    full = pairs * bare.each(laps[FAST], subject, settings.steps)
     return {
-        "seconds": seconds,
         "pairs": pairs,
-        "looks": asked,
-        "ledger_pairs": ledger,
-        "hook": vars(passes),
-        "bare_seconds": attack,
-        "bare_seconds_with_judge": everything,
-        "engine_cost": seconds / attack if attack else None,
-        "engine_cost_with_judge": seconds / everything if everything else None,
+        "looks": bare.images(calls, original=False, backward=False),
+        "original_looks": bare.images(calls, original=True, backward=False),
+        "calls": len(calls),
+        "alone_seconds": laps[ALONE[name]].median,
+        "engine_cost": ratio(laps, name, [ALONE[name]]),
+        "over_full_batches": laps[name].median / full,
     }
 
 
@@ -161,34 +145,33 @@ def _print_engine(
     rows = [
         [
             name,
-            sheet.cell(e["seconds"]),
+            sheet.cell(laps[name].median),
+            str(e["calls"]),
             str(e["pairs"]),
             str(e["looks"]),
-            sheet.cell(e["bare_seconds"]),
+            str(e["original_looks"]),
+            sheet.cell(e["alone_seconds"]),
             sheet.cell(e["engine_cost"]),
-            sheet.cell(e["bare_seconds_with_judge"]),
-            sheet.cell(e["engine_cost_with_judge"]),
+            sheet.cell(e["over_full_batches"]),
         ]
         for name, e in engine.items()
     ]
-    columns = ["engine cost", "s", "pairs", "forward", "A, s", "s / A", "B, s", "s / B"]
-    sheet.print_table("", columns, rows)
+    columns = ["engine cost", "s", "calls", "pairs", "forward", "original", "alone, s", "s / alone"]
+    sheet.print_table("", [*columns, "s / full"], rows)
     steps = settings.steps
     prices = ", ".join(
         f"{name} {1e3 * bare.each(laps[name], subject, steps):.3f}"
         for name in (PLAIN, FAST, PLAIN_LOOK, FAST_LOOK)
     )
     print(
-        "A = pairs x (forward + input gradient of the prepared model) + forward x (its forward "
-        "pass), at full batches.\nPairs are Record.backwards; without early leave they are steps x "
-        "attacked samples, as the ledger stops when a\nsample is fooled. So s / A holds everything "
-        "else: clean pass, preparation, verification, batches that are not\nfull, the engine. B is "
-        "A plus every pass of the judge (counted by a hook), so s / B leaves the engine and the\n"
-        f"narrow batches. Milliseconds an image:\n{prices}."
+        "A hook notes every call of a model in one evaluate(): pairs (forward + input gradient) "
+        "and forward passes of the\nprepared model, and forward passes of the original one, in "
+        "images. 'alone' times the same calls once more, in their order\nand at their batch sizes "
+        "and with nothing else; 's / alone' is the median of the ratios within a round. 's / full'"
+        " is\ntime / (pairs x the cost of a pair in full batches): it also holds the judge's "
+        "own passes, the preparation and what\nnarrow batches cost more. "
+        f"Milliseconds an image:\n{prices}."
     )
-    for name, e in engine.items():
-        if e["hook"]["pairs"] + e["hook"]["original_pairs"] != e["pairs"]:
-            print(f"{name}: the hook saw {e['hook']}, the ledger says {e['pairs']} pairs")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options
+from robustbench_lite.cli import files, options, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,34 @@ def attack(
     ],
     data: options.Data = None,
     norm: options.NormName = None,
-    eps: options.Eps = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            "--eps",
+            help="Largest distance, as 0.3 or 8/255; several, as 0,2/255,4/255, give a curve.",
+            show_default="the model's",
+        ),
+    ] = None,
+    threat: Annotated[
+        str | None,
+        typer.Option(
+            "--threat",
+            help="Instead of a norm: patch, spatial or corruption, with settings as "
+            "patch:area=0.05.",
+            show_default="the attack's",
+        ),
+    ] = None,
+    access: Annotated[
+        str,
+        typer.Option("--access", help="What may be seen: decisions, scores or gradients."),
+    ] = "gradients",
+    queries: Annotated[
+        int | None, typer.Option("--queries", help="Forward passes a sample at the most.")
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option("--surrogate", help="Search on this model, then try it on --model."),
+    ] = None,
     values: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
@@ -66,45 +93,61 @@ def attack(
         raise InputError(f"--json and --save-adversarials are both {save}; give two files")
     options.positive(n, "--n")
     options.positive(batch_size, "--batch-size")
-    distance = None if eps is None else options.number(eps, "--eps")
+    distances = None if eps is None else options.numbers(eps, "--eps")
     options.positive(restarts, "--restarts")
+    given_access = threats.access_of(access)
+    if queries is not None:
+        options.positive(queries, "--queries")
     given = options.settings(values, "--set")
 
     from robustbench_lite.cli import screen
-    from robustbench_lite.judge import evaluate
     from robustbench_lite.results import worst_case
+    from robustbench_lite.sweep import sweep
 
     plans = [options.plan_of(name, given, restarts) for name in attacks]
     classifier, card = options.model_of(model, options.device_of(device))
     goal = options.goal_of(targeted, card)
-    threat = options.threat_of(norm, distance, card)
-    options.check_supported(dict(zip(attacks, plans, strict=True)), threat)
+    by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
+    source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
+    if threat is None and norm is None and distances is None:
+        asked = [threats.usual_threat(by_name, card, given_access, queries)]
+    else:
+        asked = threats.threats_of(norm, distances, threat, card, given_access, queries)
+    threats.check_supported(by_name, asked[-1])
     samples = options.data_of(data, n, seed, card)
-    outcomes = []
+    curves = []
     for name, plan in zip(attacks, plans, strict=True):
         with screen.watching(name) as report:
-            outcome = evaluate(
-                classifier,
-                plan,
-                threat,
-                samples,
-                goal=goal,
-                seed=seed,
-                batch_size=batch_size,
-                exact=exact,
-                report=report,
+            curves.append(
+                sweep(
+                    classifier,
+                    plan,
+                    asked,
+                    samples,
+                    goal=goal,
+                    surrogate=source,
+                    seed=seed,
+                    batch_size=batch_size,
+                    exact=exact,
+                    report=report,
+                )
             )
-        outcomes.append(outcome)
-    rows = list(zip(attacks, outcomes, strict=True))
-    if len(outcomes) > 1:
-        rows.append(("worst case", worst_case(outcomes)))
+    outcomes = [outcome for curve in curves for outcome in curve]
+    rows = [(name, curve[-1]) for name, curve in zip(attacks, curves, strict=True)]
+    worst = [worst_case(at_eps) for at_eps in zip(*curves, strict=True)]
+    if len(curves) > 1:
+        rows.append(("worst case", worst[-1]))
     written: dict[Path, bytes] = {}
     if json_file is not None:
         written[json_file] = as_json(outcomes)
     if save is not None:
         written[save] = _archive(rows[-1][1], samples, classifier)
     files.write_whole(written)
-    screen.show_table(screen.attack_title(outcomes[0]), screen.attack_table(rows))
+    title = screen.attack_title(rows[-1][1], curve=len(asked) > 1)
+    if len(asked) > 1:
+        screen.show_table(title, screen.curve_table(attacks, curves, worst))
+    else:
+        screen.show_table(title, screen.attack_table(rows))
     screen.show_doubts(outcomes)
 
 

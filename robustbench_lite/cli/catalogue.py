@@ -54,6 +54,10 @@ def _line(kind: Kind, name: str) -> str:
 
 
 def _first_line(thing: Any) -> str:
+    from robustbench_lite.attack import Plan
+
+    if isinstance(thing, Plan):
+        return str(thing)
     module = inspect.getmodule(thing)
     text = inspect.getdoc(module) if inspect.isclass(thing) else inspect.getdoc(thing)
     return (text or "").split("\n\n")[0].replace("\n", " ")
@@ -91,8 +95,14 @@ def _title(out: Console, name: str, rest: str) -> None:
 
 
 def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
-    from robustbench_lite.attack import Attack
+    from robustbench_lite.attack import Attack, Plan
+    from robustbench_lite.registry import Kind
 
+    if isinstance(thing, Plan):
+        _title(out, name, "attack: a fixed plan; the survivors of a stage go on to the next")
+        for stage in thing.stages():
+            out.print(f"  {stage}")
+        return
     _title(out, name, f"{str(kind).removesuffix('s')}: {_first_line(thing)}")
     if inspect.isclass(thing):
         out.print((inspect.getdoc(thing) or "").rstrip() + "\n")
@@ -101,6 +111,8 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
         for field in dataclasses.fields(thing):
             default = "" if field.default is dataclasses.MISSING else f" = {field.default}"
             out.print(f"  {field.name}{default}")
+    elif kind is Kind.ATTACKS and not inspect.isclass(thing):
+        out.print(f"Write {name}:NAME, with the settings of its attack NAME.")
     elif not inspect.isclass(thing):
         out.print(f"{name}{inspect.signature(thing)}")
     if inspect.isclass(thing) and issubclass(thing, Attack):
@@ -108,13 +120,17 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
 
 
 def _show_reach(out: Console, cls: Any) -> None:
+    from robustbench_lite.structured import STRUCTURED
     from robustbench_lite.threat import Lp, Norm
 
     try:
         attack = cls()
     except TypeError:  # a setting without a default
         return
-    norms = [norm for norm in Norm if attack.supports(Lp(norm, 0.5))]
-    out.print(f"\nNorms: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
+    norms = [str(norm) for norm in Norm if attack.supports(Lp(norm, 0.5))]
+    norms += [name for name, kind in STRUCTURED.items() if attack.supports(kind())]
+    out.print(f"\nThreats: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
+    if not attack.targetable:
+        out.print("It only leaves a class; it cannot reach for one.")
     if attack.minimal:
         out.print("Shrinks the perturbation: one run gives the robust accuracy at every eps.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options
+from robustbench_lite.cli import files, options, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def leaderboard(
             "--models has two models whose cards give them the same name; change one card's name"
         )
     jobs = [
-        (classifier, options.threat_of(norm, distance, card), options.data_of(data, n, seed, card))
+        (classifier, threats.threat_of(norm, distance, card), options.data_of(data, n, seed, card))
         for classifier, card in entries
     ]
     if len({(samples.ids, threat) for _, threat, samples in jobs}) > 1:
@@ -57,7 +57,7 @@ def leaderboard(
             "the models' cards name different data or threats, which cannot be ranked together; "
             "give --data, --norm and --eps"
         )
-    options.check_supported(dict(zip(names, plans, strict=True)), jobs[0][1])
+    threats.check_supported(dict(zip(names, plans, strict=True)), jobs[0][1])
     outcomes = []
     for classifier, threat, samples in jobs:
         for name, plan in zip(names, plans, strict=True):

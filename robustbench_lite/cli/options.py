@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.errors import InputError, UnsupportedError
+from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.goal import Goal
-    from robustbench_lite.threat import Lp
 
 Data = Annotated[
     str | None,
@@ -29,7 +27,7 @@ Data = Annotated[
 ]
 NormName = Annotated[
     str | None,
-    typer.Option("--norm", help="linf, l2 or l1.", show_default="the model's"),
+    typer.Option("--norm", help="linf, l2, l1 or l0.", show_default="the model's"),
 ]
 Eps = Annotated[
     str | None,
@@ -82,26 +80,6 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         InputError: one of them is not a number of 0 or more; the message names the option.
     """
     return tuple(number(part, option) for part in text.split(","))
-
-
-def threat_of(norm: str | None, eps: float | None, card: Card) -> Lp:
-    """The threat of --norm and --eps, by default the card's.
-
-    Raises:
-        InputError: the norm is unknown, or eps is missing for another norm than the card's.
-    """
-    from robustbench_lite.threat import Lp, Norm
-
-    if norm is not None and norm not in list(Norm):
-        raise InputError(f"--norm {norm!r} is unknown; choose from {', '.join(Norm)}")
-    chosen = card.norm if norm is None else Norm(norm)
-    if eps is not None:
-        return Lp(chosen, eps)
-    if chosen is not card.norm:
-        raise InputError(
-            f"--eps is needed: the card of {card.name!r} has one for {card.norm}, not for {chosen}"
-        )
-    return Lp(chosen, card.eps)
 
 
 def device_of(name: str) -> torch.device:
@@ -190,27 +168,6 @@ def plan_of(name: str, values: dict[str, str], restarts: int = 1) -> Plan:
 
     attack = load_attack(name, **values)
     return attack if restarts == 1 else Restarts(attack, restarts)
-
-
-def check_supported(plans: Mapping[str, Plan], threat: Lp) -> None:
-    """Find out before the work starts whether every attack can keep to the threat.
-
-    Raises:
-        InputError: one cannot; the message names it and the norms that it takes.
-    """
-    from robustbench_lite.threat import Lp, Norm
-
-    for name, plan in plans.items():
-        if plan.supports(threat):
-            continue
-        norms = [str(norm) for norm in Norm if plan.supports(Lp(norm, threat.eps))]
-        if norms:
-            remedy = f"give --norm {' or '.join(norms)} with its --eps, or another --attack"
-        else:
-            remedy = "give another --eps or another --attack"
-        raise UnsupportedError(
-            f"attack {name!r} does not support {threat.norm} with eps {threat.eps:g}; {remedy}"
-        )
 
 
 def goal_of(targeted: str | None, card: Card) -> Goal:

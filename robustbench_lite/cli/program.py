@@ -2,7 +2,7 @@
 
 import typer
 
-from robustbench_lite.cli import attack, catalogue, leaderboard, train
+from robustbench_lite.cli import attack, catalogue, leaderboard, train, validate
 
 app = typer.Typer(
     name="rbl",
@@ -15,5 +15,6 @@ app = typer.Typer(
 app.command("attack")(attack.attack)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("train")(train.train)
+app.command("validate")(validate.validate)
 app.command("list")(catalogue.list_names)
 app.command("show")(catalogue.show)

@@ -19,7 +19,7 @@ from robustbench_lite.cli import interrupt
 if TYPE_CHECKING:
     from robustbench_lite.judge import Progress as Stand
     from robustbench_lite.results import Outcome
-    from robustbench_lite.threat import Lp
+    from robustbench_lite.threat import Threat
     from robustbench_lite.train import Progress as Lesson
 
 _PLAIN_EVERY = 10.0
@@ -67,6 +67,16 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
             )
 
         yield show
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A line on stderr while something of unknown length runs; nothing where it is no terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with interrupt.before_leaving(_clear_line), Console(stderr=True).status(title):
+        yield
 
 
 def _clear_line() -> str:
@@ -145,20 +155,31 @@ def size(value: float | None) -> str:
     return "-" if value is None else f"{value:#.3g}"
 
 
-def distance(threat: Lp) -> str:
+def distance(threat: Threat) -> str:
     """A threat for people: `linf 8/255`, `l2 0.5`."""
+    from robustbench_lite.threat import Lp
+
+    if not isinstance(threat, Lp):
+        return str(threat)
     levels = threat.eps * 255
     if 0 < threat.eps < 0.2 and abs(levels - round(levels)) < 1e-6:
         return f"{threat.norm} {round(levels)}/255"
     return f"{threat.norm} {threat.eps:g}"
 
 
-def attack_title(outcome: Outcome) -> str:
+def attack_title(outcome: Outcome, *, curve: bool = False) -> str:
     """What was attacked, and how."""
+    from robustbench_lite.threat import Access, Lp
+
     goal = "" if outcome.goal == "untargeted" else f", {outcome.goal}"
+    threat = outcome.threat
+    where = f"{threat.norm}" if curve and isinstance(threat, Lp) else distance(threat)
+    limits = "" if threat.access is Access.GRADIENTS else f", {threat.access.name.lower()} only"
+    if threat.queries is not None:
+        limits += f", {threat.queries} queries at most"
     return (
         f"{outcome.model} on {outcome.data}, {outcome.n} samples, "
-        f"{distance(outcome.threat)}{goal}, seed {outcome.seed}"
+        f"{where}{limits}{goal}, seed {outcome.seed}"
     )
 
 
@@ -187,6 +208,29 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
             f"{outcome.queries_per_sample:.1f}",
             f"{outcome.seconds:.1f}",
             style="bold" if label == "worst case" else "",
+        )
+    return table
+
+
+def curve_table(
+    names: Sequence[str], curves: Sequence[Sequence[Outcome]], worst: Sequence[Outcome]
+) -> Table:
+    """One row an eps, one column an attack; the interval is that of the worst case."""
+    table = Table(box=None, pad_edge=False)
+    several = ["worst %"] if len(curves) > 1 else []
+    heads = [f"{name} %" for name in names] if several else ["robust %"]
+    for head in ("eps", *heads, *several, "95 % CI", "mean size", "queries", "seconds"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for at_eps, lowest in zip(zip(*curves, strict=True), worst, strict=True):
+        shares = [percent(o.robust_accuracy) for o in (*at_eps, *([lowest] if several else []))]
+        label = distance(lowest.threat).partition(" ")[2]
+        table.add_row(
+            label,
+            *shares,
+            interval(*lowest.robust_ci95),
+            size(lowest.mean_size),
+            f"{lowest.queries_per_sample:.1f}",
+            f"{lowest.seconds:.1f}",
         )
     return table
 

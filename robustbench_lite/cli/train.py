@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_lite.cli import files, interrupt, options
+from robustbench_lite.cli import files, interrupt, options, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def train(
 
     plan = options.plan_of(check, given)
     threat = Lp(chosen.norm, measured_eps)
-    options.check_supported({check: plan}, threat)
+    threats.check_supported({check: plan}, threat)
     test = load_data(test_data or chosen.data)
     checkpoint = out.with_suffix(".checkpoint")
     with interrupt.before_leaving(lambda: _remains(checkpoint)):

@@ -22,6 +22,7 @@ import torch
 
 from robustbench_lite.attack import Plan
 from robustbench_lite.errors import unknown
+from robustbench_lite.testing.exactness import near_linear, near_piecewise, never_below
 from robustbench_lite.testing.isolation import (
     access_kept,
     batch_invariant,
@@ -55,7 +56,7 @@ from robustbench_lite.testing.verdicts import (
 )
 from robustbench_lite.threat import Lp
 
-__all__ = ["CHECKS", "Check", "assert_conforms", "check_attack", "run_check"]
+__all__ = ["CHECKS", "Check", "assert_conforms", "check_attack", "run_check", "threats_of"]
 
 _STEPS = 90
 _ORDER: tuple[Test, ...] = (
@@ -83,6 +84,9 @@ _ORDER: tuple[Test, ...] = (
     scaled_logits,
     binary_images,
     zero_gradient,
+    never_below,
+    near_linear,
+    near_piecewise,
 )
 
 CHECKS: Mapping[str, Test] = MappingProxyType({check.__name__: check for check in _ORDER})
@@ -101,6 +105,13 @@ class Check:
     name: str
     passed: bool
     detail: str
+
+    @property
+    def verdict(self) -> str:
+        """`kept`, `BROKEN` or `-` where it does not apply."""
+        if not self.passed:
+            return "BROKEN"
+        return "-" if self.detail.startswith("not applicable") else "kept"
 
     def __str__(self) -> str:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.detail}"

@@ -1,0 +1,107 @@
+"""What each slot of an attack asked and found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.threat import Threat
+
+
+@dataclass
+class Ledger:
+    """One row a slot.
+
+    Attributes:
+        adv: (N, ...) best adversarial proposal so far, the threat's origin where there is none.
+        size: (N,) float64 its size, inf where there is none.
+        queries: (N,) int64 forward passes.
+        backwards: (N,) int64 backward passes.
+        budget: (N,) int64 forward passes left.
+        invalid: (N,) bool: some logit was NaN or infinite.
+        trace: (N, T) what the attack tells of its course, NaN where it did not get to; T may be 0.
+    """
+
+    adv: Tensor
+    size: Tensor
+    queries: Tensor
+    backwards: Tensor
+    budget: Tensor
+    invalid: Tensor
+    trace: Tensor
+
+    @staticmethod
+    def blank(threat: Threat, x: Tensor, budget: Tensor) -> Ledger:
+        """The ledger of slots that asked nothing yet."""
+        n, device = len(x), x.device
+        zeros = torch.zeros(n, dtype=torch.int64, device=device)
+        return Ledger(
+            adv=threat.origin(x).clone(),
+            size=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
+            queries=zeros,
+            backwards=zeros.clone(),
+            budget=budget.to(device),
+            invalid=torch.zeros(n, dtype=torch.bool, device=device),
+            trace=torch.zeros(n, 0, device=device),
+        )
+
+    @property
+    def found(self) -> Tensor:
+        """(N,) bool: an adversarial example was seen."""
+        return self.size < torch.inf
+
+    def take(self, index: Tensor) -> Ledger:
+        """Some of the rows (repeats allowed)."""
+        return Ledger(*(value[index] for value in vars(self).values()))
+
+    def join(self, other: Ledger) -> Ledger:
+        """These rows and then those of `other`."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Ledger(*(torch.cat(pair) for pair in pairs))
+
+    def write(self, rows: Tensor, other: Ledger) -> None:
+        """Put the rows of `other` in the places `rows`."""
+        if other.trace.shape[1] > self.trace.shape[1]:
+            width = other.trace.shape[1]
+            self.trace = torch.full((len(self.size), width), torch.nan, device=self.size.device)
+        for name, whole in vars(self).items():
+            whole[rows] = getattr(other, name).to(whole.device)
+
+    def note(self, threat: Threat, x: Tensor, adv: Tensor, rows: Tensor, *, smallest: bool) -> None:
+        """Keep of the adversarial proposals the one that counts for each slot.
+
+        Args:
+            threat: measures them.
+            x: (N, C, H, W) the slots' images.
+            adv: (M, ...) proposals that fool the classifier, in the order of the questions.
+            rows: (M,) whose slot each is; a slot may come several times.
+            smallest: keep the smallest; else the first that the threat contains.
+        """
+        if not smallest:
+            open_ = ~self.found[rows]
+            adv, rows = adv[open_], rows[open_]
+        if not len(rows):
+            return
+        size = threat.size(x[rows], adv)
+        if smallest:
+            good = size < self.size[rows]
+            order = size.argsort(descending=True, stable=True)
+        else:
+            good = threat.contains(x[rows], adv)
+            order = torch.arange(len(rows), device=rows.device).flip(0)
+        order = order[good[order]]
+        if len(order) > 1:  # of several writes to one place, which one lasts is not defined
+            order = order[_last_of_each(rows[order])]
+        rows, adv, size = rows[order], adv[order], size[order]
+        self.adv[rows] = adv
+        self.size[rows] = size
+
+
+def _last_of_each(values: Tensor) -> Tensor:
+    """The last position of each different value."""
+    ordered, where = values.sort(stable=True)
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return where[last]

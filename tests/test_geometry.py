@@ -1,0 +1,143 @@
+"""Projections, random points and the edges of a threat."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from robustbench_lite import Lp, Norm, Rng
+from robustbench_lite.testing.models import generator as stream
+
+NORMS = st.sampled_from([Norm.L0, Norm.L1, Norm.L2, Norm.LINF])
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def draw(seed: int, columns: int, spread: float) -> tuple[Tensor, Tensor]:
+    generator = stream(seed)
+    x = torch.rand(6, 1, 1, columns, generator=generator)
+    d = spread * torch.randn(6, 1, 1, columns, generator=generator)
+    d[0] = 0
+    x[1] = x[1].round()
+    return x, x + d
+
+
+def norm_of(d: Tensor, norm: Norm) -> Tensor:
+    order = {Norm.L0: 0.0, Norm.L1: 1.0, Norm.L2: 2.0, Norm.LINF: math.inf}[norm]
+    size: Tensor = torch.linalg.vector_norm(d.double().flatten(1), order, dim=1)
+    return size
+
+
+@settings(max_examples=150, deadline=None)
+@given(NORMS, SEEDS, st.integers(1, 40), st.floats(0.01, 3.0), st.floats(0.0, 5.0))
+def test_a_projection_is_in_the_ball_and_the_box(
+    norm: Norm, seed: int, columns: int, spread: float, eps: float
+) -> None:
+    x, adv = draw(seed, columns, spread)
+    threat = Lp(norm, eps)
+    once = threat.project(x, adv)
+    assert bool(((once >= 0) & (once <= 1)).all())
+    assert bool((norm_of(once.double() - x.double(), norm) <= eps * (1 + 1e-5) + 1e-6).all())
+    if eps == 0 or eps >= 1e-3:  # below, the rounding of x + d itself is larger than the slack
+        assert bool(threat.contains(x, once).all())
+    assert torch.allclose(threat.project(x, once), once, atol=1e-5)
+    inside = (norm_of(adv - x, norm) <= eps) & ((adv >= 0) & (adv <= 1)).flatten(1).all(1)
+    assert torch.allclose(once[inside], adv[inside], atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([Norm.L1, Norm.L2, Norm.LINF]), SEEDS, st.integers(2, 20), st.floats(0.01, 0.2)
+)
+def test_without_the_box_a_projection_is_the_closest_point(
+    norm: Norm, seed: int, columns: int, eps: float
+) -> None:
+    x, adv = draw(seed, columns, 0.05)
+    x = torch.full_like(x, 0.5)
+    adv = (0.5 + (adv - adv.mean()).clamp(-0.25, 0.25)).clamp(0.25, 0.75)
+    nearest = Lp(norm, eps).project(x, adv)
+    # Closest point of a convex set: no point of the set lies on the far side of (adv - nearest).
+    away = (adv - nearest).double().flatten(1)
+    corners = Lp(norm, eps).random_point(
+        x.repeat(50, 1, 1, 1), Rng(torch.arange(50 * len(x), dtype=torch.int64) + seed)
+    )
+    toward = (corners - nearest.repeat(50, 1, 1, 1)).double().flatten(1)
+    assert float((away.repeat(50, 1) * toward).sum(1).max()) <= 1e-6
+
+
+def test_closed_form_projections() -> None:
+    x = torch.full((1, 1, 1, 3), 0.5)
+    adv = x + torch.tensor([0.3, -0.4, 0.0])
+    expected = {
+        Lp(Norm.L2, 0.25): [0.15, -0.2, 0.0],
+        Lp(Norm.LINF, 0.1): [0.1, -0.1, 0.0],
+        Lp(Norm.L1, 0.5): [0.2, -0.3, 0.0],
+        Lp(Norm.L0, 1): [0.0, -0.4, 0.0],
+    }
+    for threat, d in expected.items():
+        got = (threat.project(x, adv) - x).flatten()
+        assert torch.allclose(got, torch.tensor(d), atol=1e-6), str(threat)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+@pytest.mark.parametrize("columns", [1, 2, 30])
+def test_random_points_are_in_the_threat(norm: Norm, columns: int) -> None:
+    x = torch.rand(500, 1, 1, columns, generator=stream(1))
+    for eps in (0.0, 0.05, 1.0):
+        threat = Lp(norm, eps)
+        point = threat.random_point(x, Rng(torch.arange(500)))
+        assert bool(threat.contains(x, point).all()), f"{norm} {eps}"
+        moved = eps > 0 and not (norm is Norm.L0 and eps < 1)
+        assert bool((point != x).flatten(1).any(1).all()) == moved
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10])
+def test_random_points_are_uniform_in_the_l2_ball(columns: int) -> None:
+    x = torch.full((20_000, 1, 1, columns), 0.5)
+    d = Lp(Norm.L2, 0.4).random_point(x, Rng(torch.arange(len(x)))) - x
+    radius = norm_of(d, Norm.L2) / 0.4
+    assert stats.kstest(radius.numpy() ** columns, "uniform").pvalue > 1e-3
+    assert float(d.mean(0).abs().max()) < 0.01
+    signs = (d.flatten(1) > 0).double().mean(0)
+    assert bool(((signs - 0.5).abs() < 0.02).all())
+
+
+@pytest.mark.parametrize("columns", [1, 3, 10])
+def test_random_points_are_uniform_in_the_l1_ball(columns: int) -> None:
+    x = torch.full((20_000, 1, 1, columns), 0.5)
+    d = Lp(Norm.L1, 0.4).random_point(x, Rng(torch.arange(len(x)))) - x
+    radius = norm_of(d, Norm.L1) / 0.4
+    assert stats.kstest(radius.numpy() ** columns, "uniform").pvalue > 1e-3
+
+
+def test_random_points_are_uniform_in_the_linf_ball() -> None:
+    x = torch.full((20_000, 1, 1, 2), 0.5)
+    d = Lp(Norm.LINF, 0.4).random_point(x, Rng(torch.arange(len(x)))) - x
+    assert stats.kstest(d.flatten().numpy() / 0.8 + 0.5, "uniform").pvalue > 1e-3
+
+
+def test_contains_allows_rounding_and_no_more() -> None:
+    x = torch.full((1, 1, 1, 4), 0.5, dtype=torch.float64)
+    for norm, step in ((Norm.LINF, 0.1), (Norm.L2, 0.05), (Norm.L1, 0.025)):
+        threat = Lp(norm, 0.1)
+        assert bool(threat.contains(x, x + step * (1 + 9e-6)))
+        assert not bool(threat.contains(x, x + step * (1 + 2e-5)))
+    one = x.clone()
+    one[..., 0] += 1e-30
+    one[..., 1] += 1e-3
+    assert bool(Lp(Norm.L0, 1).contains(x, one))
+    one[..., 2] += 1e-3
+    assert not bool(Lp(Norm.L0, 1).contains(x, one))
+
+
+def test_contains_keeps_to_the_box_and_to_eps_zero_exactly() -> None:
+    x = torch.zeros(1, 1, 1, 1)
+    assert bool(Lp(Norm.LINF, 0.0).contains(x, x))
+    assert not bool(Lp(Norm.LINF, 0.0).contains(x, x + 1e-30))
+    assert not bool(Lp(Norm.LINF, 0.5).contains(x, x - 1e-9))
+    assert not bool(Lp(Norm.LINF, 0.5).contains(x + 1, x + 1 + 1e-6))
+    assert not bool(Lp(Norm.LINF, 0.5).contains(x, x + torch.nan))
+    assert bool(Lp(Norm.L2).contains(x, x + 1))
