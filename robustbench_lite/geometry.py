@@ -9,6 +9,8 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+_BISECTIONS = 40
+
 
 class Norm(StrEnum):
     """A distance between images."""
@@ -27,6 +29,12 @@ class Norm(StrEnum):
             case Norm.LINF:
                 return Norm.L1
         return Norm.LINF
+
+
+def free(gradient: Tensor, adv: Tensor) -> Tensor:
+    """The gradient without the components that stand at the box and would leave it."""
+    stuck = ((adv <= 0) & (gradient < 0)) | ((adv >= 1) & (gradient > 0))
+    return gradient.masked_fill(stuck, 0)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -98,3 +106,31 @@ def _project_l1(d: Tensor, radius: Tensor) -> Tensor:
     last = ((ordered > excess).sum(1, keepdim=True) - 1).clamp(min=0)
     cut = excess.gather(1, last).clamp(min=0)
     return (rows.sign() * (size - cut).clamp(min=0)).reshape(d.shape)
+
+
+def project_l1_box(x: Tensor, d: Tensor, radius: float | Tensor) -> Tensor:
+    """The nearest move to each row of `d` that is in the L1 ball of `radius` and keeps to [0, 1].
+
+    Exact up to 2^-40 of the largest component: every component is shortened by the same amount,
+    not below 0 and not beyond the box (Croce and Hein 2021, arXiv:2103.01208, proposition 3.1).
+
+    Args:
+        x: (N, ...) images that the moves start from.
+        d: (N, ...) moves.
+        radius: of the ball.
+    """
+    rows, limit = d.flatten(1), _of_rows(radius, d)
+    room = torch.where(rows > 0, 1 - x.flatten(1), x.flatten(1))
+    size = rows.abs()
+    low = torch.zeros_like(limit)
+    high = size.amax(1)
+    boxed = size.minimum(room)
+    tight = boxed.sum(1) > limit
+    if bool(tight.any()):
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            over = (size - middle[:, None]).clamp(min=0).minimum(room).sum(1) > limit
+            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+        cut = torch.where(tight, high, 0.0)
+        boxed = (size - cut[:, None]).clamp(min=0).minimum(room)
+    return (rows.sign() * boxed).reshape(d.shape)

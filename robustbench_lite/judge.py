@@ -21,6 +21,7 @@ from robustbench_lite.fit import check_fit
 from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.inference import predict
 from robustbench_lite.ledger import Ledger
+from robustbench_lite.loss import reached
 from robustbench_lite.results import Outcome, Record
 from robustbench_lite.rng import key_of
 from robustbench_lite.stats import wilson
@@ -237,10 +238,9 @@ class _Judge:
         at, adv = rows[claimed], claims.adv[claimed]
         images = self.threat.render(self.data.x[at], adv)
         logits = predict(self.classifier, images, self.settings)
-        reached = logits.argmax(1) == self.targets[at]
-        success = reached if isinstance(self.goal, Targeted) else ~reached
+        success = reached(logits, self.targets[at], targeted=isinstance(self.goal, Targeted))
         boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
-        holds = success & boxed & torch.isfinite(logits).all(1)
+        holds = success & boxed
         verified[claimed] = holds
         at, adv = at[holds], adv[holds]
         size = self.threat.size(self.data.x[at], adv)

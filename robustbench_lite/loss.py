@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _SPAN = 10.0
+_ROUNDING = 1e-5
+_LAST_PLACES = 3e-7
 
 
 class Objective(Protocol):
@@ -53,6 +55,19 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - own.squeeze(1)
+
+
+def reached(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+    """(N,) bool: is y the predicted class (targeted) or another one, by more than rounding?
+
+    A lead within rounding (1e-5 of the logits' span, or a few units in the last place of the
+    largest) comes and goes with the shape of the batch, so it is no success; nor are logits that
+    are not finite.
+    """
+    lead = -margin(logits, y) if targeted else margin(logits, y)
+    high, low = logits.amax(1), logits.amin(1)
+    least = _ROUNDING * (high - low) + _LAST_PLACES * torch.maximum(high.abs(), low.abs())
+    return (lead > least) & torch.isfinite(logits).all(1)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import Objective
+from robustbench_lite.loss import Objective, reached
 from robustbench_lite.passes import Passes
 from robustbench_lite.threat import Access, Threat
 
@@ -108,9 +108,16 @@ class Oracle(Generic[T]):
         A decision, and one forward pass each; a slot without budget gets False.
         """
         logits, answered = self._answers(adv)
-        y = self.y if logits.ndim == 2 else self.y[:, None]
-        hit = _reached(logits.argmax(-1), y, targeted=self.targeted)
-        return hit & torch.isfinite(logits).all(-1) & answered
+        y = self.y if logits.ndim == 2 else self.y[:, None].expand(logits.shape[:2])
+        hit = reached(logits.flatten(0, -2), y.flatten(), targeted=self.targeted)
+        return hit.reshape(y.shape) & answered
+
+    def fools_of(self, rows: Tensor, adv: Tensor) -> Tensor:
+        """As `fools`, for the slots `rows` (M,) only: `adv` (M, ...) or (M, Q, ...)."""
+        some = self.take(rows)
+        hit = some.fools(adv)
+        self.ledger.write(rows, some.ledger)
+        return hit
 
     def gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> Tensor:
         """(N, C, H, W) the gradient of `loss` at `adv`. One forward and one backward pass.
@@ -282,7 +289,7 @@ class Oracle(Generic[T]):
         if self.surrogate is not None:
             return
         finite = torch.isfinite(logits).all(1)
-        hit = _reached(logits.argmax(1), self.y[slot], targeted=self.targeted) & finite
+        hit = reached(logits, self.y[slot], targeted=self.targeted)
         self.ledger.invalid[slot[~finite]] = True
         if bool(hit.any()):
             where = hit.nonzero().flatten()
@@ -294,7 +301,3 @@ class Oracle(Generic[T]):
         if point.shape[1:] != self.x.shape[1:]:
             return point
         return self.threat.render(self.x[slot], point)
-
-
-def _reached(labels: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
-    return labels == y if targeted else labels != y

@@ -31,10 +31,14 @@ class Passes:
     def logits(self, images: Tensor) -> Tensor:
         """(M, K) logits of images (M, C, H, W), without gradients."""
         with torch.no_grad():
-            logits = self._call(images)
-            for _ in range(self.eot - 1):
-                logits = logits + self._call(images)
-            return logits / self.eot
+            return self.answers(images)
+
+    def answers(self, images: Tensor) -> Tensor:
+        """(M, K) logits of images (M, C, H, W); gradients flow where torch is told to record."""
+        logits = self._call(images)
+        for _ in range(self.eot - 1):
+            logits = logits + self._call(images)
+        return logits / self.eot
 
     def slopes(
         self, images: Tensor, climb: Callable[[Tensor], list[Tensor]]

@@ -72,7 +72,8 @@ def sweep(
     if len(threats) == 1:
         return [judged(threats[0], data)]
     ordered = sorted({t for t in threats if isinstance(t, Lp)}, key=lambda t: t.eps)
-    if not ordered or len(ordered) < len(threats) or len({replace(t, eps=0.0) for t in ordered}) > 1:
+    alike = {replace(t, eps=0.0) for t in ordered}
+    if len(ordered) < len(threats) or len(alike) != 1:
         raise InputError(
             "a curve needs threats that differ in eps only; give each eps of one norm once"
         )

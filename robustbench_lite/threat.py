@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustbench_lite.errors import InputError
 from robustbench_lite.geometry import Norm as Norm  # users look for it beside Lp
-from robustbench_lite.geometry import flat_norm, keep_largest, per_row, project_ball
+from robustbench_lite.geometry import flat_norm, free, keep_largest, per_row, project_ball
 from robustbench_lite.rng import Rng
 
 
@@ -163,11 +163,10 @@ class Lp:
         """
         if self.norm is Norm.LINF:
             return gradient.sign()
-        stuck = ((adv <= 0) & (gradient < 0)) | ((adv >= 1) & (gradient > 0))
-        free = gradient.masked_fill(stuck, 0)
-        top = per_row(flat_norm(free, Norm.LINF), free)
-        free = free / top.clamp(min=torch.finfo(free.dtype).tiny)
+        slope = free(gradient, adv)
+        top = per_row(flat_norm(slope, Norm.LINF), slope)
+        slope = slope / top.clamp(min=torch.finfo(slope.dtype).tiny)
         if self.norm is Norm.L2:
-            return free / per_row(flat_norm(free, Norm.L2), free).clamp(min=1e-12)
-        free = keep_largest(free, max(1, free[0].numel() // 100) if len(free) else 1)
-        return free / per_row(flat_norm(free, Norm.L1), free).clamp(min=1e-12)
+            return slope / per_row(flat_norm(slope, Norm.L2), slope).clamp(min=1e-12)
+        slope = keep_largest(slope, max(1, slope[0].numel() // 100) if len(slope) else 1)
+        return slope / per_row(flat_norm(slope, Norm.L1), slope).clamp(min=1e-12)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustbench_lite.attack import Plan
 from robustbench_lite.judge import evaluate
-from robustbench_lite.registry import load_attack
+from robustbench_lite.registry import Kind, load_attack, registered
 from robustbench_lite.results import Outcome
 from robustbench_lite.threat import Lp, Norm
 
@@ -73,7 +73,7 @@ def _ours(norm: Norm, budget: int) -> list[Contender]:
     return [
         Contender(f"ours {name}", plan=load_attack(name, **fields))
         for name, (norms, fields) in wanted.items()
-        if norm in norms
+        if norm in norms and name in registered(Kind.ATTACKS)
     ]
 
 
@@ -135,7 +135,8 @@ def _foolbox(norm: Norm, budget: int) -> dict[str, Peer]:
     pairs, name = budget // 2 - 1, {Norm.LINF: "LInf"}.get(norm, str(norm).upper())
     chosen: dict[str, Any] = {"FMN": getattr(attacks, f"{name}FMNAttack")(steps=pairs)}
     full = {Norm.LINF: "Linfinity"}.get(norm, str(norm).upper())
-    chosen["BrendelBethge"] = getattr(attacks, f"{full}BrendelBethgeAttack")(steps=pairs)
+    if find_spec("numba"):
+        chosen["BrendelBethge"] = getattr(attacks, f"{full}BrendelBethgeAttack")(steps=pairs)
     if norm is Norm.L2:
         chosen["DDN"] = attacks.DDNAttack(steps=pairs)
         chosen["CW"] = attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=budget // 18)

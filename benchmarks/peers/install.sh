@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 install() { "$python" -m pip install --constraint "$work/present.txt" "$@"; }
 
 # What the peers need at run time, apart from torch, numpy and scipy.
-install requests tqdm six eagerpy GitPython
+install requests tqdm six eagerpy GitPython numba
 
 # torchattacks pins requests to 2.25 and adv-lib wants visdom, so both come without dependencies.
 install --no-deps torchattacks foolbox adversarial-robustness-toolbox pyautoattack

@@ -101,6 +101,7 @@ def _run(c: Contender, part: Subject, norm: Norm, budget: int) -> tuple[Tensor, 
         return torch.tensor(sizes, dtype=torch.float64), float(spent), ""
     found, most, note = [], 0.0, ""
     for x, y in part.batches():
+        x = x.clone()  # a batch is a view, which some peers cannot detach in place
         tracker = Tracker(part.model, threat, x, y, budget)
         torch.manual_seed(0)
         try:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.data import Dataset
+from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.goal import Choice, Targeted
 from robustbench_lite.results import Outcome, as_bytes
 from robustbench_lite.testing.models import (
@@ -192,7 +193,10 @@ def targeted(trial: Trial) -> str:
     found = 0
     for threat in trial.threats:
         problem = linear_problem(threat, (0.02,) * 24, classes=3)
-        outcome = trial.run(problem.model, threat, problem.data, goal=Targeted(Choice.NEXT))
+        try:
+            outcome = trial.run(problem.model, threat, problem.data, goal=Targeted(Choice.NEXT))
+        except UnsupportedError as refusal:
+            return f"not applicable: {refusal}"
         rows = broken_rows(outcome)
         with torch.no_grad():
             predicted = problem.model(outcome.adversarials[rows]).argmax(1)
