@@ -79,7 +79,7 @@ def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
         assert done.stdout.startswith(f"{name}  ")
         expected = {
             "models": ['summary = "', "[recipe]", "[measured]", "robust_ci95 = ["],
-            "attacks": ["Settings (--set KEY=VALUE)", "  steps = ", "Threats: ", "Needs gradients"],
+            "attacks": ["Settings (--set KEY=VALUE)", "  steps = ", "Norms: ", "Needs gradients"],
             "defenses": ["Settings (--set KEY=VALUE)", "  smoothing = "],
             "data": [f"{name}(split: "],
             "architectures": [f"{name}(classes: int, channels: int", "width: int = "],

@@ -40,15 +40,6 @@ def attack(
             show_default="the model's",
         ),
     ] = None,
-    threat: Annotated[
-        str | None,
-        typer.Option(
-            "--threat",
-            help="Instead of a norm: patch, spatial or corruption, with settings as "
-            "patch:area=0.05.",
-            show_default="the attack's",
-        ),
-    ] = None,
     access: Annotated[
         str,
         typer.Option("--access", help="What may be seen: decisions, scores or gradients."),
@@ -109,10 +100,7 @@ def attack(
     goal = options.goal_of(targeted, card)
     by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
     source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
-    if threat is None and norm is None and distances is None:
-        asked = [threats.usual_threat(by_name, card, given_access, queries)]
-    else:
-        asked = threats.threats_of(norm, distances, threat, card, given_access, queries)
+    asked = threats.threats_of(norm, distances, card, given_access, queries)
     threats.check_supported(by_name, asked[-1])
     samples = options.data_of(data, n, seed, card)
     curves = []

@@ -120,7 +120,6 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
 
 
 def _show_reach(out: Console, cls: Any) -> None:
-    from robustbench_lite.structured import STRUCTURED
     from robustbench_lite.threat import Lp, Norm
 
     try:
@@ -128,8 +127,7 @@ def _show_reach(out: Console, cls: Any) -> None:
     except TypeError:  # a setting without a default
         return
     norms = [str(norm) for norm in Norm if attack.supports(Lp(norm, 0.5))]
-    norms += [name for name, kind in STRUCTURED.items() if attack.supports(kind())]
-    out.print(f"\nThreats: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
+    out.print(f"\nNorms: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
     if not attack.targetable:
         out.print("It only leaves a class; it cannot reach for one.")
     if attack.minimal:

@@ -91,6 +91,8 @@ def exact_invariant(trial: Trial) -> str:
     trial = trial.shortened(_FEW)
     for threat in trial.threats:
         for asked in (threat, replace(threat, queries=5)):
+            if not trial.attack.supports(asked):
+                continue
             problem = conv_problem(48)
             first = by_id([trial.run(problem.model, asked, problem.data, exact=True)])
             for name, outcomes in _arrangements(trial, problem, asked, exact=True):
@@ -126,6 +128,8 @@ def query_cap(trial: Trial) -> str:
     """
     trial = trial.shortened(_FEW)
     for threat in trial.threats:
+        if not trial.attack.supports(replace(threat, queries=1)):
+            return "not applicable: it takes no cap of queries"
         hard = Problem(Constant(), Dataset(conv_problem(5).data.x, torch.zeros(5).long()))
         for problem in (hard, linear_problem(threat, (0.01, 0.05, 0.3, 0.7, 2.0))):
             wrong = Dataset(problem.data.x, (problem.data.y + 1) % 2)
