@@ -79,7 +79,9 @@ def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
         assert done.stdout.startswith(f"{name}  ")
         expected = {
             "models": ['summary = "', "[recipe]", "[measured]", "robust_ci95 = ["],
-            "attacks": ["Settings (--set KEY=VALUE)", "  steps = ", "Norms: ", "Needs gradients"],
+            "attacks": ATTACKS.get(
+                name, ["Settings (--set KEY=VALUE)", "  steps = ", "Norms: ", ". Needs "]
+            ),
             "defenses": ["Settings (--set KEY=VALUE)", "  smoothing = "],
             "data": [f"{name}(split: "],
             "architectures": [f"{name}(classes: int, channels: int", "width: int = "],
@@ -88,13 +90,21 @@ def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
             assert part in done.stdout
 
 
+LIBRARIES = ("torchattacks", "foolbox", "art", "advlib")
+ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
+    "autoattack": ["a fixed plan", "  APGDT(steps=900", "  Square(steps=5000"],
+    "autoattack-plus": ["a fixed plan", "  FAB("],
+    "autoattack-rand": ["a fixed plan", "  APGD(steps=100, loss=dlr)"],
+}
+
 OPTIONS = {
     "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
-    "--device --targeted --exact --json --save-adversarials",
+    "--device --targeted --exact --json --save-adversarials --access --queries --surrogate",
     "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
     "--weight-decay --mean --std --precision --seed --check --check-set --n --summary",
+    "validate": "attack --set --check --norm --json",
     "list": "kind",
     "show": "name",
 }
@@ -111,7 +121,7 @@ def test_help_shows_every_command_and_option_whole(rbl, columns):
         assert text.returncode == 0
         assert "\u2026" not in text.stdout
         shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
-        shown |= set(re.findall(r"^\u2502[ *]+(kind|name) ", text.stdout, re.MULTILINE))
+        shown |= set(re.findall(r"^\u2502[ *]+(kind|name|attack) ", text.stdout, re.MULTILINE))
         assert shown == {*options.split(), "--help"}
 
 
