@@ -98,28 +98,28 @@ LISTS_ATTACKS = """
 from robustbench_lite.errors import InputError
 from robustbench_lite.registry import Kind, registered
 try:
-    print(registered(Kind.ATTACKS)["square"].value)
+    print(registered(Kind.ATTACKS)["triangle"].value)
 except InputError as error:
     print("refused:", error)
 """
 
 
 def test_two_distributions_cannot_claim_one_name(tmp_path):
-    distribution(tmp_path, "first", "first_attacks:Square")
-    assert python(LISTS_ATTACKS, tmp_path) == "first_attacks:Square\n"
-    distribution(tmp_path, "second", "second_attacks:Square")
+    distribution(tmp_path, "first", "first_attacks:Triangle")
+    assert python(LISTS_ATTACKS, tmp_path) == "first_attacks:Triangle\n"
+    distribution(tmp_path, "second", "second_attacks:Triangle")
     said = python(LISTS_ATTACKS, tmp_path)
-    assert said.startswith("refused: attacks: 'square' is registered by both ")
-    assert "first_attacks:Square" in said
-    assert "second_attacks:Square" in said
+    assert said.startswith("refused: attacks: 'triangle' is registered by both ")
+    assert "first_attacks:Triangle" in said
+    assert "second_attacks:Triangle" in said
     assert "uninstall one" in said
 
 
 def test_a_registered_name_whose_package_is_broken(tmp_path):
-    distribution(tmp_path, "first", "no_such_module:Square")
-    code = LISTS_ATTACKS.replace("registered(Kind.ATTACKS)['square']", "").replace(
-        'registered(Kind.ATTACKS)["square"].value', "find(Kind.ATTACKS, 'square')"
+    distribution(tmp_path, "first", "no_such_module:Triangle")
+    code = LISTS_ATTACKS.replace("registered(Kind.ATTACKS)['triangle']", "").replace(
+        'registered(Kind.ATTACKS)["triangle"].value', "find(Kind.ATTACKS, 'triangle')"
     )
     said = python(code.replace("registered\n", "find\n"), tmp_path)
-    assert said.startswith("refused: attacks: 'square' (no_such_module:Square) cannot be imported")
+    assert said.startswith("refused: attacks: 'triangle' (no_such_module:Triangle) cannot be imported")
     assert "reinstall it" in said

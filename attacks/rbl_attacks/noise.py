@@ -24,11 +24,12 @@ class Kind(StrEnum):
 class Noise(Attack):
     """Independent random points of the threat; it looks at labels only.
 
-    Of `uniform` noise every second draw comes from the whole ball, the others from its outside:
-    in Linf its corners, in L2 the sphere, in L1 the sphere (all components or a few), in L0 some
-    components at 0 or 1. `gaussian` noise has a standard deviation of eps and is cut at eps in
-    Linf; in L2 and L1 it is stretched to length eps; in L0 it is added to some components, with a
-    standard deviation of 1.
+    Of `uniform` noise about every second draw comes from the whole ball, the others from its
+    outside: in Linf its corners, in L2 the sphere, in L1 points at distance eps of which 1, 2, 4,
+    ... or all components differ from the image, in L0 components at 0 or 1. `gaussian` noise has a
+    standard deviation of eps and is cut at eps in Linf; in L2 and L1 it is stretched to length eps
+    (in L1 it is as sparse as the uniform one outside); in L0 it is added to some components, with
+    a standard deviation of 1.
 
     Args:
         steps: draws; one more is the last look that every attack gets.
@@ -54,35 +55,29 @@ class Noise(Attack):
         return Walk(self._draw(oracle.threat, x, rng))
 
     def _draw(self, threat: Lp, x: Tensor, rng: Rng) -> Tensor:
-        outer = self._outer(threat, x, rng)
-        if self.kind is Kind.GAUSSIAN:
-            return outer
-        return torch.where(per_row(rng.signs() > 0, x), outer, threat.random_point(x, rng))
-
-    def _outer(self, threat: Lp, x: Tensor, rng: Rng) -> Tensor:
-        """Gaussian noise, or uniform noise on the outside of the ball."""
-        shape, uniform = x.shape[1:], self.kind is Kind.UNIFORM
+        shape, gaussian = x.shape[1:], self.kind is Kind.GAUSSIAN
+        inside = per_row((rng.uniform() > 0.5) & (not gaussian), x)
+        normal = gaussian or threat.norm is Norm.L2
+        value = rng.normal(*shape) if normal else 2 * rng.uniform(*shape) - 1
         match threat.norm:
             case Norm.LINF:
-                d = rng.signs(*shape) if uniform else rng.normal(*shape)
-            case Norm.L2:
-                d = _stretched(rng.normal(*shape), Norm.L2)
-            case Norm.L1:
-                d = rng.signs(*shape) * rng.exponential(*shape) if uniform else rng.normal(*shape)
-                d = _stretched(d * _few(x, rng), Norm.L1)
+                d = value if gaussian else torch.where(inside, value, value.sign())
+                return threat.project(x, x + threat.eps * d)
             case Norm.L0:
                 some = keep_largest(rng.uniform(*shape), int(threat.eps)) > 0
-                value = rng.signs(*shape) if uniform else x + rng.normal(*shape)
-                return torch.where(some, value.clamp(0, 1), x)
-        return threat.project(x, x + threat.eps * d)
-
-
-def _stretched(d: Tensor, norm: Norm) -> Tensor:
-    return d / per_row(flat_norm(d, norm).clamp(min=1e-30), d)
+                level = torch.where(inside, (1 + value) / 2, (value > 0).to(x.dtype))
+                return torch.where(some, (x + value if gaussian else level).clamp(0, 1), x)
+            case Norm.L1:
+                d = value if gaussian else value.sign() * -value.abs().log()
+                d = d * (inside | _few(x, rng))
+            case Norm.L2:
+                d = value
+        radius = torch.where(inside, per_row(rng.uniform(), x) ** (1 / max(1, x[:1].numel())), 1.0)
+        length = per_row(flat_norm(d, threat.norm).clamp(min=1e-30), d)
+        return threat.project(x, x + threat.eps * radius / length * d)
 
 
 def _few(x: Tensor, rng: Rng) -> Tensor:
     """A mask of 1, 2, 4, ... or all components, each number with the same probability."""
-    components = x[0].numel() if len(x) else 1
-    count = (2 ** rng.integers(components.bit_length() + 1)).clamp(max=components)
+    count = 2 ** rng.integers(x[:1].numel().bit_length() + 1)
     return keep_largest(rng.uniform(*x.shape[1:]), count) > 0
