@@ -91,7 +91,7 @@ def distribution(folder: Path, name: str, target: str) -> None:
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[robustbench_lite.attacks]\nsquare = {target}\n")
+    (info / "entry_points.txt").write_text(f"[robustbench_lite.attacks]\ntriangle = {target}\n")
 
 
 LISTS_ATTACKS = """
@@ -121,5 +121,7 @@ def test_a_registered_name_whose_package_is_broken(tmp_path):
         'registered(Kind.ATTACKS)["triangle"].value', "find(Kind.ATTACKS, 'triangle')"
     )
     said = python(code.replace("registered\n", "find\n"), tmp_path)
-    assert said.startswith("refused: attacks: 'triangle' (no_such_module:Triangle) cannot be imported")
+    assert said.startswith(
+        "refused: attacks: 'triangle' (no_such_module:Triangle) cannot be imported"
+    )
     assert "reinstall it" in said
