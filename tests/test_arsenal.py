@@ -323,3 +323,21 @@ def test_nobody_loses_to_noise(model: str) -> None:
     assert noise < outcome.clean_accuracy
     for attack in (PGD(steps=10), APGD(steps=10), Square(steps=200)):
         assert evaluate(load_model(model), attack, threat, data).robust_accuracy <= noise
+
+
+class Rare(Linear):
+    """Another class only where the first component is low: few random images are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = 0.05 - x.flatten(1)[:, 0]
+        return torch.stack([-low, low], 1)
+
+
+@pytest.mark.parametrize("attack", [Boundary(steps=120), HopSkipJump(steps=120)], ids=str)
+def test_who_still_looks_for_a_start_does_not_change_the_others(attack: Attack) -> None:
+    x = 0.6 + 0.3 * torch.rand(12, 1, 3, 3, generator=generator(8))
+    data = Dataset(x, torch.zeros(12, dtype=torch.long))
+    model = Rare(signed_weights(2, 9, 0))
+    together = evaluate(model, attack, Lp(Norm.L2), data, exact=True)
+    alone = [evaluate(model, attack, Lp(Norm.L2), data.take([i]), exact=True) for i in range(12)]
+    assert together.records == tuple(o.records[0] for o in alone)

@@ -90,10 +90,12 @@ class HopSkipJump(Attack):
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Hop) -> Hop:
         """Probe for the slots that estimate; one query for the others."""
+        # Drawn by every slot and before the probes: a slot's numbers may not tell who else draws.
+        drawn = starting_point(oracle, x, y, rng, self.examples)
         probing = state.phase == _PROBING
         state = self._probe(oracle, x, rng, state, probing)
         hit = self._look(oracle, state, ~probing)
-        return self._advance(oracle, x, y, rng, state, hit, probing)
+        return self._advance(x, drawn, state, hit, probing)
 
     def _look(self, oracle: Oracle[Lp], state: Hop, which: Tensor) -> Tensor:
         hit = torch.zeros_like(which)
@@ -124,10 +126,8 @@ class HopSkipJump(Attack):
 
     def _advance(
         self,
-        oracle: Oracle[Lp],
         x: Tensor,
-        y: Tensor,
-        rng: Rng,
+        drawn: Tensor,
         state: Hop,
         hit: Tensor,
         probing: Tensor,
@@ -162,7 +162,6 @@ class HopSkipJump(Attack):
         rows = per_row(fresh, x)
         half = x + per_row((low + high) / 2, x) * (far - x)
         jump = (best + per_row(length, x) * slope).clamp(0, 1)
-        drawn = starting_point(oracle, x, y, rng, self.examples)
         adv = torch.where(per_row(phase == _SEARCHING, x), drawn, half)
         adv = torch.where(per_row(phase == _JUMPING, x), jump, adv)
         adv = torch.where(per_row(phase == _PROBING, x), best, adv)
