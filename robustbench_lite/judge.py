@@ -263,7 +263,6 @@ class _Judge:
         errors = int((~self.finite | (self.attackable & invalid)).sum())
         if errors:
             self.doubts.append(f"{errors} samples have no verdict: {_NOT_FINITE}")
-        shape = (-1, 1, 1, 1)
         images = self.threat.render(self.data.x, self.best.adv)
         return Outcome(
             model=self.classifier.name,
@@ -274,7 +273,7 @@ class _Judge:
             seed=self.seed,
             seconds=time.perf_counter() - self.started,
             records=self._records(broken, invalid),
-            adversarials=torch.where(broken.reshape(shape), images, self.data.x),
+            adversarials=torch.where(broken.reshape(-1, 1, 1, 1), images, self.data.x),
             doubts=tuple(self.doubts),
         )
 

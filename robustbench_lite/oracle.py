@@ -144,8 +144,6 @@ class Oracle(Generic[T]):
             return [each]
 
         _, gradients = self._differentiate(adv, climb)
-        if not values:
-            return torch.zeros(len(adv), device=adv.device), gradients[:, 0]
         return torch.stack(values).mean(0), gradients[:, 0]
 
     def gradients(
@@ -208,11 +206,11 @@ class Oracle(Generic[T]):
         slot, number = self._spend(asked)
         points = adv.detach() if several else adv.detach()[:, None]
         answers = torch.zeros(len(adv), asked, self.classes, device=adv.device)
-        reached = torch.zeros(len(adv), asked, dtype=torch.bool, device=adv.device)
+        answered = torch.zeros(len(adv), asked, dtype=torch.bool, device=adv.device)
         if len(slot):
             answers[slot, number] = self._evaluate(points, slot, number)
-            reached[slot, number] = True
-        return (answers, reached) if several else (answers[:, 0], reached[:, 0])
+            answered[slot, number] = True
+        return (answers, answered) if several else (answers[:, 0], answered[:, 0])
 
     def _evaluate(self, points: Tensor, slot: Tensor, number: Tensor) -> Tensor:
         whole = len(slot) == points.shape[0] * points.shape[1]
@@ -220,7 +218,7 @@ class Oracle(Generic[T]):
         once = whole and points.shape[1] == 1
         images = self.threat.render(self.x if once else self.x[slot], chosen)
         logits = self.passes.logits(images)
-        self._note(chosen, logits, slot)
+        self._note(chosen, images, logits, slot)
         return logits
 
     def _differentiate(
@@ -248,7 +246,7 @@ class Oracle(Generic[T]):
 
         logits, slopes = self.passes.slopes(images, climb_all)
         self._charge_backwards(slot, slopes.shape[1])
-        self._note(point, logits, slot)
+        self._note(point, images, logits, slot)
         if whole:
             return logits, slopes
         answers = logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits)
@@ -284,8 +282,8 @@ class Oracle(Generic[T]):
         self.ledger = replace(book, queries=spent, budget=left)
         return everyone, numbers
 
-    def _note(self, point: Tensor, logits: Tensor, slot: Tensor) -> None:
-        """Write down which of the evaluated proposals fooled the classifier."""
+    def _note(self, point: Tensor, images: Tensor, logits: Tensor, slot: Tensor) -> None:
+        """Write down which of the evaluated proposals (images as they were shown) fooled."""
         if self.surrogate is not None:
             return
         finite = torch.isfinite(logits).all(1)
@@ -293,11 +291,5 @@ class Oracle(Generic[T]):
         self.ledger.invalid[slot[~finite]] = True
         if bool(hit.any()):
             where = hit.nonzero().flatten()
-            rendered = self._as_judged(slot[where], point[where])
-            self.ledger.note(self.threat, self.x, rendered, slot[where], smallest=self.minimal)
-
-    def _as_judged(self, slot: Tensor, point: Tensor) -> Tensor:
-        """Images as they were shown; parameters as they are."""
-        if point.shape[1:] != self.x.shape[1:]:
-            return point
-        return self.threat.render(self.x[slot], point)
+            shown = (images if point.shape == images.shape else point)[where]
+            self.ledger.note(self.threat, self.x, shown, slot[where], smallest=self.minimal)

@@ -13,7 +13,7 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import Progress, evaluate
-from robustbench_lite.results import Outcome, Record
+from robustbench_lite.results import Outcome
 from robustbench_lite.threat import Lp, Threat
 
 
@@ -94,27 +94,14 @@ def sweep(
 
 def _cut(outcome: Outcome, threat: Lp, data: Dataset) -> Outcome:
     """What a minimal attack's outcome says of a smaller eps."""
-    best = torch.where(
-        torch.tensor([_broken(r) for r in outcome.records]).reshape(-1, 1, 1, 1),
-        outcome.adversarials,
-        data.x,
-    )
-    inside = threat.contains(data.x, best).tolist()
+    # Where nothing was found the adversarial is the image itself, which is always inside.
+    inside = threat.contains(data.x, outcome.adversarials)
     records = tuple(
-        r if r.robust or not _broken(r) or within else replace(r, robust=True, attack="")
-        for r, within in zip(outcome.records, inside, strict=True)
+        r if within else replace(r, robust=True, attack="")
+        for r, within in zip(outcome.records, inside.tolist(), strict=True)
     )
-    kept = torch.tensor([_broken(r) for r in records]).reshape(-1, 1, 1, 1)
-    return replace(
-        outcome,
-        threat=threat,
-        records=records,
-        adversarials=torch.where(kept, outcome.adversarials, data.x),
-    )
-
-
-def _broken(record: Record) -> bool:
-    return record.correct and not record.robust and not record.error
+    kept = torch.where(inside.reshape(-1, 1, 1, 1), outcome.adversarials, data.x)
+    return replace(outcome, threat=threat, records=records, adversarials=kept)
 
 
 def _merged(last: Outcome, threat: Lp, rows: Sequence[int], more: Outcome) -> Outcome:

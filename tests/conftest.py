@@ -153,3 +153,11 @@ def refused(rbl, tmp_path) -> Refused:
 @pytest.fixture
 def forked_refused(forked_rbl, tmp_path) -> Refused:
     return refusal(forked_rbl, tmp_path)
+
+
+@pytest.fixture
+def stub_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library of tests/stub_library.py, as if it were installed."""
+    from stub_library import Behaviour
+
+    monkeypatch.setitem(sys.modules, "behaviour_of_a_library", Behaviour("behaviour_of_a_library"))

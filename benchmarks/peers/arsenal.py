@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from contenders import art_classifier
 from subject import Subject
 from torch import Tensor, nn
 
@@ -179,7 +180,6 @@ def _torchattacks(norm: Norm, budget: int) -> dict[str, Peer]:
 
 def _art(norm: Norm, budget: int) -> dict[str, Peer]:
     from art.attacks import evasion
-    from art.estimators.classification import PyTorchClassifier
 
     chosen: dict[str, Callable[[Any, int], Any]] = {}
     if norm is Norm.L2:
@@ -194,16 +194,7 @@ def _art(norm: Norm, budget: int) -> dict[str, Peer]:
 
     def wrapped(build: Callable[[Any, int], Any]) -> Peer:
         def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            with torch.no_grad():
-                classes = int(model(x[:1]).shape[1])
-            classifier = PyTorchClassifier(
-                model=model,
-                loss=nn.CrossEntropyLoss(),
-                input_shape=tuple(x.shape[1:]),
-                nb_classes=classes,
-                clip_values=(0.0, 1.0),
-                device_type="cpu",
-            )
+            classifier = art_classifier(model, x)
             return torch.from_numpy(build(classifier, len(x)).generate(x=x.numpy(), y=y.numpy()))
 
         return run

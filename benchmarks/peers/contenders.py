@@ -175,16 +175,19 @@ def foolbox_cw(subject: Subject, settings: Search) -> Run:
 # ---- ART: PyTorchClassifier, attack.generate(x=numpy, y=numpy), batches by itself --------------
 
 
-def _art_classifier(subject: Subject) -> Any:
+def art_classifier(model: nn.Module, x: Tensor) -> Any:
+    """The model as ART wants it, for images like `x` (N, C, H, W)."""
     from art.estimators.classification import PyTorchClassifier
 
+    with torch.no_grad():
+        classes = int(model(x[:1]).shape[1])
     return PyTorchClassifier(
-        model=subject.model,
+        model=model,
         loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(subject.x.shape[1:]),
-        nb_classes=subject.classes,
+        input_shape=tuple(x.shape[1:]),
+        nb_classes=classes,
         clip_values=(0.0, 1.0),
-        device_type="cpu" if subject.x.device.type == "cpu" else "gpu",
+        device_type="cpu" if x.device.type == "cpu" else "gpu",
     )
 
 
@@ -202,7 +205,7 @@ def art_pgd(subject: Subject, settings: Linf) -> Run:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
 
     attack = ProjectedGradientDescentPyTorch(
-        _art_classifier(subject),
+        art_classifier(subject.model, subject.x),
         eps=settings.eps,
         eps_step=settings.step,
         max_iter=settings.steps,
@@ -218,7 +221,7 @@ def art_cw(subject: Subject, settings: Search) -> Run:
     from art.attacks.evasion import CarliniL2Method
 
     attack = CarliniL2Method(
-        _art_classifier(subject),
+        art_classifier(subject.model, subject.x),
         binary_search_steps=settings.searches,
         max_iter=settings.steps,
         batch_size=subject.batch,
