@@ -108,6 +108,19 @@ def _project_l1(d: Tensor, radius: Tensor) -> Tensor:
     return (rows.sign() * (size - cut).clamp(min=0)).reshape(d.shape)
 
 
+def fill_l1(slope: Tensor, adv: Tensor, length: float) -> Tensor:
+    """The move of L1 norm `length` within the box that gains most along `slope` (both (N, ...)).
+
+    The steepest components go to the box one after the other until the length is used up.
+    """
+    rows, start = slope.flatten(1), adv.flatten(1)
+    room = torch.where(rows > 0, 1 - start, start).masked_fill(rows == 0, 0)
+    order = rows.abs().argsort(dim=1, descending=True, stable=True)
+    space = room.gather(1, order)
+    size = (length - (space.cumsum(1) - space)).clamp(min=0).minimum(space)
+    return (torch.zeros_like(rows).scatter(1, order, size) * rows.sign()).reshape(slope.shape)
+
+
 def project_l1_box(x: Tensor, d: Tensor, radius: float | Tensor) -> Tensor:
     """The nearest move to each row of `d` that is in the L1 ball of `radius` and keeps to [0, 1].
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustbench_lite.errors import InputError
 from robustbench_lite.geometry import Norm as Norm  # users look for it beside Lp
-from robustbench_lite.geometry import flat_norm, free, keep_largest, per_row, project_ball
+from robustbench_lite.geometry import fill_l1, flat_norm, free, keep_largest, per_row, project_ball
 from robustbench_lite.rng import Rng
 
 
@@ -152,6 +152,16 @@ class Lp:
             changed = keep_largest(rng.uniform(*shape), int(self.eps)) > 0
             return torch.where(changed, rng.uniform(*shape), x)
         return self.project(x, x + radius * d.to(x.dtype))
+
+    def farthest(self, gradient: Tensor, adv: Tensor, length: float) -> Tensor:
+        """One move of `length` from `adv` along which the loss rises most (N, ...).
+
+        In L1 a single component would soon stand at the box; so the steepest ones are filled up
+        one after the other. In the other norms it is `length` times `steepest`.
+        """
+        if self.norm is Norm.L1:
+            return fill_l1(gradient, adv, length)
+        return length * self.steepest(gradient, adv)
 
     def steepest(self, gradient: Tensor, adv: Tensor) -> Tensor:
         """The move of norm 1 from `adv` along which the loss rises fastest (N, ...).

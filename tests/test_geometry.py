@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import linprog
 from torch import Tensor
 
 from robustbench_lite import Lp, Norm, Rng
+from robustbench_lite.geometry import fill_l1
 from robustbench_lite.testing.models import generator as stream
 
 NORMS = st.sampled_from([Norm.L0, Norm.L1, Norm.L2, Norm.LINF])
@@ -66,6 +68,19 @@ def test_without_the_box_a_projection_is_the_closest_point(
     )
     toward = (corners - nearest.repeat(50, 1, 1, 1)).double().flatten(1)
     assert float((away.repeat(50, 1) * toward).sum(1).max()) <= 1e-6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_filling_up_gains_as_much_as_a_linear_program(seed: int) -> None:
+    adv = torch.rand(1, 6, generator=stream(seed), dtype=torch.float64)
+    slope = torch.randn(1, 6, generator=stream(seed + 9), dtype=torch.float64)
+    move = fill_l1(slope, adv, 0.8)
+    room = torch.where(slope > 0, 1 - adv, adv)[0].tolist()
+    gain = slope.abs()[0].numpy()
+    best = -linprog(-gain, A_ub=[[1.0] * 6], b_ub=[0.8], bounds=[(0, r) for r in room]).fun
+    assert float((slope * move).sum()) == pytest.approx(best)
+    assert float(move.abs().sum()) <= 0.8 + 1e-9
+    assert bool(((adv + move >= 0) & (adv + move <= 1)).all())
 
 
 def test_closed_form_projections() -> None:

@@ -36,5 +36,5 @@ class FGSM(Attack):
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Walk) -> Walk:
         """All the way to the edge of the threat."""
         gradient = oracle.gradient(state.adv, y, self.loss)
-        move = oracle.threat.eps / self.steps * oracle.threat.steepest(gradient, state.adv)
+        move = oracle.threat.farthest(gradient, state.adv, oracle.threat.eps / self.steps)
         return Walk(oracle.threat.project(x, state.adv + move))

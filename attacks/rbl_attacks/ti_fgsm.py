@@ -26,7 +26,8 @@ class TIFGSM(Attack):
         steps: moves; 10 in the paper.
         step_size: length of one move, in units of eps; None for 1 / steps, as in the paper.
         decay: the factor of the old gradients at each step; 1 in the paper.
-        kernel: width of the Gaussian in pixels, odd; 15 in the paper, for images of 299 pixels.
+        kernel: width of the Gaussian in pixels, odd; 15 in the paper, for images of 299 pixels. On
+            small images it is at most about a quarter of the side, and below 8 pixels it is 1.
         probability: of changing the input of a step as DI-FGSM does; with 0.5 it is the paper's
             TI-DIM, with 0 its TI-MI-FGSM.
         smallest: the smallest size of a changed input, by the image's.
@@ -67,6 +68,6 @@ class TIFGSM(Attack):
         """(side, side) the weights with which the pixels of a side make up its smoothed copy."""
         index = torch.arange(side, dtype=torch.float32)
         apart = index[:, None] - index
-        half = self.kernel // 2
+        half = min(self.kernel // 2, side // 8)
         weights = torch.exp(-(apart / max(half, 1) * _REACH).square() / 2)
         return weights * (apart.abs() <= half)
