@@ -136,6 +136,7 @@ class _Judge:
             self.attackable &= self.targets != data.y
         n = len(data)
         self.best = Ledger.blank(threat, data.x, torch.full((n,), threat.queries or _UNLIMITED))
+        self.broken = torch.zeros(n, dtype=torch.bool)
         self.traces: dict[int, tuple[float, ...]] = {}
         self.broken_by = [""] * n
         self.unverified = 0
@@ -180,11 +181,8 @@ class _Judge:
     def _survivors(self, attack: Attack) -> Tensor:
         going_on = self.attackable & (self.best.budget > 0)
         if not attack.minimal:
-            going_on = going_on & ~self._broken()
+            going_on = going_on & ~self.broken
         return going_on.nonzero().flatten()
-
-    def _broken(self) -> Tensor:
-        return self.best.found & self.threat.contains(self.data.x, self.best.adv)
 
     def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
         claims = self._attack(attack, restart, rows, fast)
@@ -210,7 +208,7 @@ class _Judge:
             surrogate=self.source,
         )
         done = fooled = 0
-        base = int((self.correct & ~self._broken()).sum())
+        base = int((self.correct & ~self.broken).sum())
 
         def advance(more: int, more_fooled: int) -> None:
             nonlocal done, fooled
@@ -246,14 +244,15 @@ class _Judge:
         size = self.threat.size(self.data.x[at], adv)
         better = size < self.best.size[at]
         at, adv, size = at[better], adv[better], size[better]
-        before = self._broken()
         self.best.adv[at], self.best.size[at] = adv, size
-        for i in (self._broken() & ~before).nonzero().flatten().tolist():
+        inside = at[self.threat.contains(self.data.x[at], adv)]
+        for i in inside[~self.broken[inside]].tolist():
             self.broken_by[i] = str(attack)
+        self.broken[inside] = True
         return verified
 
     def _outcome(self, plan: Plan) -> Outcome:
-        broken = self._broken()
+        broken = self.broken
         invalid = self.best.invalid & ~broken
         if self.unverified:
             self.doubts.append(

@@ -84,8 +84,8 @@ class Ledger:
             adv, rows = adv[open_], rows[open_]
         if not len(rows):
             return
-        size = threat.size(x[rows], adv)
         if smallest:
+            size = threat.size(x[rows], adv)
             good = size < self.size[rows]
             order = size.argsort(descending=True, stable=True)
         else:
@@ -94,9 +94,9 @@ class Ledger:
         order = order[good[order]]
         if len(order) > 1:  # of several writes to one place, which one lasts is not defined
             order = order[_last_of_each(rows[order])]
-        rows, adv, size = rows[order], adv[order], size[order]
+        rows, adv = rows[order], adv[order]
         self.adv[rows] = adv
-        self.size[rows] = size
+        self.size[rows] = threat.size(x[rows], adv)
 
 
 def _last_of_each(values: Tensor) -> Tensor:

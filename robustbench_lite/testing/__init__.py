@@ -54,7 +54,7 @@ from robustbench_lite.testing.verdicts import (
     targeted,
     wrong_samples,
 )
-from robustbench_lite.threat import Lp
+from robustbench_lite.threat import Threat
 
 __all__ = ["CHECKS", "Check", "assert_conforms", "check_attack", "run_check", "threats_of"]
 
@@ -117,7 +117,7 @@ class Check:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.detail}"
 
 
-def run_check(name: str, attack: Plan, threats: Sequence[Lp] | None = None) -> Check:
+def run_check(name: str, attack: Plan, threats: Sequence[Threat] | None = None) -> Check:
     """Run one check; whatever it or the attack raises is a failure.
 
     Raises:
@@ -127,7 +127,7 @@ def run_check(name: str, attack: Plan, threats: Sequence[Lp] | None = None) -> C
         raise unknown("check", name, CHECKS)
     chosen = threats_of(attack) if threats is None else tuple(threats)
     if not chosen:
-        return Check(name, True, "not applicable: it supports no Lp norm")
+        return Check(name, True, "not applicable: it supports no threat that is known here")
     try:
         with torch.random.fork_rng(devices=[]):  # building a layer draws from torch's generator
             detail = CHECKS[name](Trial(shortened(attack, _STEPS), chosen))
@@ -138,17 +138,17 @@ def run_check(name: str, attack: Plan, threats: Sequence[Lp] | None = None) -> C
     return Check(name, True, detail)
 
 
-def check_attack(attack: Plan, threats: Sequence[Lp] | None = None) -> list[Check]:
+def check_attack(attack: Plan, threats: Sequence[Threat] | None = None) -> list[Check]:
     """Run every check on an attack, Restarts or a Cascade.
 
     Args:
         attack: what is on trial; attacks with very many steps are tried with 90.
-        threats: where to try it; None for every norm that it supports, at a usual eps.
+        threats: where to try it; None for every kind that it supports, at a usual size.
     """
     return [run_check(name, attack, threats) for name in CHECKS]
 
 
-def assert_conforms(attack: Plan, threats: Sequence[Lp] | None = None) -> None:
+def assert_conforms(attack: Plan, threats: Sequence[Threat] | None = None) -> None:
     """Raise AssertionError with every failed check."""
     failed = [check for check in check_attack(attack, threats) if not check.passed]
     if failed:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustbench_lite.data import Dataset
 from robustbench_lite.testing.models import generator, signed_weights
 from robustbench_lite.testing.trial import Trial, require
-from robustbench_lite.threat import Access, Lp, Norm
+from robustbench_lite.threat import Access, Norm
 
 _COLUMNS = 36
 _ROUNDING = 1e-5
@@ -104,7 +104,7 @@ def _faces(norm: Norm, count: int, seed: int) -> _Known:
 def never_below(trial: Trial) -> str:
     """No adversarial example is nearer than the nearest that exists."""
     told = 0
-    for threat in _lp(trial):
+    for threat in trial.balls:
         for count in (1, 4):
             known = _faces(threat.norm, count, 11)
             outcome = trial.run(known.model, replace(threat, eps=10 * threat.eps), known.data)
@@ -132,7 +132,7 @@ def _near(trial: Trial, count: int, factor: float) -> str:
     if trial.attack.least_access < Access.GRADIENTS:
         return f"not applicable: it needs {trial.attack.least_access.name.lower()} only"
     seen = []
-    for threat in _lp(trial):
+    for threat in trial.balls:
         known = _faces(threat.norm, count, 3)
         if trial.minimal:
             outcome = trial.run(known.model, replace(threat, eps=torch.inf), known.data)
@@ -151,7 +151,3 @@ def _near(trial: Trial, count: int, factor: float) -> str:
         require(not left, f"{threat.norm}: {len(left)} of {total} easy samples are still robust")
         seen.append(f"{threat.norm} {total} of {total}")
     return ", ".join(seen) if seen else "not applicable: it supports no Lp norm"
-
-
-def _lp(trial: Trial) -> list[Lp]:
-    return [threat for threat in trial.threats if isinstance(threat, Lp)]

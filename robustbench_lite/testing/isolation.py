@@ -22,8 +22,8 @@ from robustbench_lite.testing.models import (
     generator,
     linear_problem,
 )
-from robustbench_lite.testing.trial import Trial, by_id, require
-from robustbench_lite.threat import Access, Lp
+from robustbench_lite.testing.trial import Trial, by_id, limited, require, seen_through
+from robustbench_lite.threat import Access, Threat
 
 _FEW = 12
 _SOME = 30  # enough for an attack that searches in several rounds
@@ -43,10 +43,10 @@ def model_untouched(trial: Trial) -> str:
             p.requires_grad_(i % 2 == 0)
         before, inside = _photograph(model), model.model
         trial.run(model, threat, problem.data)
-        require(model.model is inside, f"{threat.norm}: the model was replaced")
+        require(model.model is inside, f"{threat}: the model was replaced")
         after = _photograph(model)
         for what, value in before.items():
-            require(after[what] == value, f"{threat.norm}: {what} changed")
+            require(after[what] == value, f"{threat}: {what} changed")
     return "modes, requires_grad, parameters, buffers, grad, hooks"
 
 
@@ -59,7 +59,7 @@ def process_untouched(trial: Trial) -> str:
         trial.run(problem.model, threat, problem.data)
         after = _surroundings()
         for what, value in before.items():
-            require(after[what] == value, f"{threat.norm}: {what} changed")
+            require(after[what] == value, f"{threat}: {what} changed")
     return ", ".join(_surroundings())
 
 
@@ -82,7 +82,7 @@ def batch_invariant(trial: Trial) -> str:
                     continue
                 differing += 1
                 close = _is_close(problem.model, torch.stack([adv, old_adv]), old.label)
-                require(close, f"{threat.norm}, {name}: {record} instead of {old}")
+                require(close, f"{threat}, {name}: {record} instead of {old}")
     return f"{differing} samples on the border differ"
 
 
@@ -90,7 +90,7 @@ def exact_invariant(trial: Trial) -> str:
     """In exact mode records and images are equal bit by bit (trap 3)."""
     trial = trial.shortened(_FEW)
     for threat in trial.threats:
-        for asked in (threat, replace(threat, queries=5)):
+        for asked in (threat, limited(threat, 5)):
             if not trial.attack.supports(asked):
                 continue
             problem = conv_problem(48)
@@ -98,9 +98,9 @@ def exact_invariant(trial: Trial) -> str:
             for name, outcomes in _arrangements(trial, problem, asked, exact=True):
                 for key, (record, adv) in by_id(outcomes).items():
                     old, old_adv = first[key]
-                    require(record == old, f"{asked.norm}, {name}: {record} instead of {old}")
+                    require(record == old, f"{asked}, {name}: {record} instead of {old}")
                     same = torch.equal(adv, old_adv)
-                    require(same, f"{asked.norm}, {name}: another image for {key}")
+                    require(same, f"{asked}, {name}: another image for {key}")
     return "bit-equal"
 
 
@@ -114,9 +114,9 @@ def repeatable(trial: Trial) -> str:
             with _scrambled(noise):
                 outcomes.append(trial.run(problem.model, threat, problem.data, seed=7))
         one, two = outcomes
-        require(one.records == two.records, f"{threat.norm}: records differ")
+        require(one.records == two.records, f"{threat}: records differ")
         same = torch.equal(one.adversarials, two.adversarials)
-        require(same, f"{threat.norm}: adversarial images differ")
+        require(same, f"{threat}: adversarial images differ")
     return "2 runs"
 
 
@@ -128,27 +128,27 @@ def query_cap(trial: Trial) -> str:
     """
     trial = trial.shortened(_FEW)
     for threat in trial.threats:
-        if not trial.attack.supports(replace(threat, queries=1)):
+        if not trial.attack.supports(limited(threat, 1)):
             return "not applicable: it takes no cap of queries"
         hard = Problem(Constant(), Dataset(conv_problem(5).data.x, torch.zeros(5).long()))
         for problem in (hard, linear_problem(threat, (0.01, 0.05, 0.3, 0.7, 2.0))):
             wrong = Dataset(problem.data.x, (problem.data.y + 1) % 2)
             idle, _ = _counted(trial, problem.model, threat, wrong)
             for cap in (1, 2, 3, 7, 10_000):
-                capped = replace(threat, queries=cap)
+                capped = limited(threat, cap)
                 rows, outcome = _counted(trial, problem.model, capped, problem.data)
                 told = sum(r.queries for r in outcome.records)
                 checked = sum(r.size is not None for r in outcome.records)
                 most = max(r.queries for r in outcome.records)
-                require(most <= cap, f"{threat.norm}: {most} queries with a cap of {cap}")
+                require(most <= cap, f"{threat}: {most} queries with a cap of {cap}")
                 asked = rows - idle - checked
-                why = f"{threat.norm}: {told} queries told, {asked} asked (cap {cap})"
+                why = f"{threat}: {told} queries told, {asked} asked (cap {cap})"
                 require(told == asked, why)
                 for i in range(len(problem.data)):
                     one = problem.data.take([i])
                     rows, outcome = _counted(trial, problem.model, capped, one)
                     asked = rows - idle // len(wrong) - (outcome.records[0].size is not None)
-                    require(asked <= cap, f"{threat.norm}: {asked} asked with a cap of {cap}")
+                    require(asked <= cap, f"{threat}: {asked} asked with a cap of {cap}")
     return "caps 1, 2, 3, 7 and 10000"
 
 
@@ -160,7 +160,7 @@ def access_kept(trial: Trial) -> str:
     for threat in trial.threats:
         problem = linear_problem(threat, (0.01, 0.5))
         for access in Access:
-            allowed = replace(threat, access=access)
+            allowed = seen_through(threat, access)
             full = Classifier(problem.model)
             poor = Classifier(_model_for(access, problem.model), access=access)
             if not trial.attack.supports(allowed):
@@ -171,7 +171,7 @@ def access_kept(trial: Trial) -> str:
                     got = True
                 except UnsupportedError:
                     got = False
-                why = f"{threat.norm}: with {access.name} it "
+                why = f"{threat}: with {access.name} it "
                 require(got == (access >= needs), why + ("worked" if got else "was refused"))
                 refused += not got
     return f"needs {needs.name}; refused {refused} times"
@@ -186,14 +186,14 @@ def _model_for(access: Access, model: nn.Module) -> nn.Module:
     return model
 
 
-def _counted(trial: Trial, model: nn.Module, threat: Lp, data: Dataset) -> tuple[int, Outcome]:
+def _counted(trial: Trial, model: nn.Module, threat: Threat, data: Dataset) -> tuple[int, Outcome]:
     recorder = Recorder(model)
     outcome = trial.run(recorder, threat, data)
     return recorder.rows, outcome
 
 
 def _arrangements(
-    trial: Trial, problem: Problem, threat: Lp, *, exact: bool
+    trial: Trial, problem: Problem, threat: Threat, *, exact: bool
 ) -> Iterator[tuple[str, list[Outcome]]]:
     n = len(problem.data)
     shuffled = torch.randperm(n, generator=generator(5))

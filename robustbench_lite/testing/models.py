@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.data import Dataset
-from robustbench_lite.threat import Lp, Norm
+from robustbench_lite.threat import Lp, Norm, Threat
 
 _CENTRE = 0.5
 
@@ -195,7 +195,7 @@ def signed_weights(rows: int, columns: int, seed: int) -> Tensor:
 
 
 def linear_problem(
-    threat: Lp,
+    threat: Threat,
     distances: Sequence[float],
     *,
     shape: tuple[int, int, int] = (1, 6, 6),
@@ -205,10 +205,14 @@ def linear_problem(
     """One image a distance; it stands that many eps away from the nearest other class.
 
     (In the direction of steepest descent and with the box left aside; distances of several eps
-    come out somewhat smaller where the box cuts them.)
+    come out somewhat smaller where the box cuts them.) A threat without eps gets as many random
+    images instead.
     """
     columns = shape[0] * shape[1] * shape[2]
     weight = signed_weights(classes, columns, seed)
+    if not isinstance(threat, Lp):
+        noise = torch.rand(len(distances), *shape, generator=generator(seed + 2))
+        return labelled(Linear(weight), noise)
     jitter = torch.rand(len(distances), columns, generator=generator(seed + 2)) - 0.5
     images = []
     for start, distance in zip(_CENTRE + 0.1 * jitter, distances, strict=True):

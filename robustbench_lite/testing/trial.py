@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.attack import Attack, Cascade, Plan, Restarts
+from robustbench_lite.corruption import Corruption
 from robustbench_lite.data import Dataset
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import evaluate
 from robustbench_lite.results import Outcome, Record
-from robustbench_lite.threat import Access, Lp, Norm
+from robustbench_lite.structured import Patch, Spatial
+from robustbench_lite.threat import Access, Lp, Norm, Threat
 
 _EPS = {Norm.L0: 3.0, Norm.L1: 0.3, Norm.L2: 0.1, Norm.LINF: 0.02}
 
@@ -33,12 +35,17 @@ class Trial:
     """A plan and the threats that it says it supports."""
 
     attack: Plan
-    threats: tuple[Lp, ...]
+    threats: tuple[Threat, ...]
 
     @property
     def minimal(self) -> bool:
         """Every stage shrinks the perturbation."""
         return all(attack.minimal for attack in self.attack.stages())
+
+    @property
+    def balls(self) -> tuple[Lp, ...]:
+        """Those of the threats that have an eps."""
+        return tuple(threat for threat in self.threats if isinstance(threat, Lp))
 
     def shortened(self, steps: int) -> Trial:
         """The same with at most so many steps a stage, for checks that hold at any number."""
@@ -47,7 +54,7 @@ class Trial:
     def run(
         self,
         model: nn.Module,
-        threat: Lp,
+        threat: Threat,
         data: Dataset,
         *,
         goal: Goal | None = None,
@@ -71,11 +78,22 @@ class Trial:
 Test = Callable[[Trial], str]
 
 
-def threats_of(attack: Plan, access: Access | None = None) -> tuple[Lp, ...]:
-    """A usual threat of every norm that `attack` supports."""
+def threats_of(attack: Plan, access: Access | None = None) -> tuple[Threat, ...]:
+    """A usual threat of every kind that `attack` supports."""
     given = Access.GRADIENTS if access is None else access
-    every = (Lp(norm, eps, given) for norm, eps in _EPS.items())
+    every: list[Threat] = [Lp(norm, eps, given) for norm, eps in _EPS.items()]
+    every += [Patch(0.25, given), Spatial(45, 0.25, given), Corruption(5, given)]
     return tuple(threat for threat in every if attack.supports(threat))
+
+
+def limited(threat: Threat, queries: int) -> Threat:
+    """The threat with a cap of queries."""
+    return replace(threat, queries=queries)  # type: ignore[type-var]  # threats are dataclasses
+
+
+def seen_through(threat: Threat, access: Access) -> Threat:
+    """The threat with another access."""
+    return replace(threat, access=access)  # type: ignore[type-var]  # threats are dataclasses
 
 
 def shortened(plan: Plan, steps: int) -> Plan:

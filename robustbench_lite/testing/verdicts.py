@@ -24,7 +24,7 @@ from robustbench_lite.testing.models import (
     signed_weights,
 )
 from robustbench_lite.testing.trial import Trial, broken_rows, norm_of, require
-from robustbench_lite.threat import Lp, Norm
+from robustbench_lite.threat import Lp, Norm, Threat
 
 _NEAR_AND_FAR = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.5, 3.0, 6.0)
 _SHAPES = ((1, 1, 1), (1, 28, 28), (3, 17, 5), (1, 1, 9))
@@ -34,7 +34,7 @@ _CLASSES = (2, 3, 5, 10, 1000)
 def eps_zero(trial: Trial) -> str:
     """At eps = 0 nothing is found and robust accuracy is clean accuracy."""
     tried = 0
-    for threat in trial.threats:
+    for threat in trial.balls:
         nothing = replace(threat, eps=0.0)
         if not trial.attack.supports(nothing):
             continue
@@ -45,15 +45,15 @@ def eps_zero(trial: Trial) -> str:
         require(outcome.clean_accuracy == 0.75, f"clean accuracy {outcome.clean_accuracy}")
         require(
             outcome.robust_accuracy == outcome.clean_accuracy,
-            f"{threat.norm}: robust {outcome.robust_accuracy} at eps 0",
+            f"{threat}: robust {outcome.robust_accuracy} at eps 0",
         )
-        require(torch.equal(outcome.adversarials, data.x), f"{threat.norm}: an image was changed")
+        require(torch.equal(outcome.adversarials, data.x), f"{threat}: an image was changed")
     return f"{tried} norms" if tried else "not applicable: eps = 0 is not supported"
 
 
 def eps_monotone(trial: Trial) -> str:
     """Robust accuracy never rises with eps."""
-    for threat in trial.threats:
+    for threat in trial.balls:
         problem = linear_problem(threat, _NEAR_AND_FAR)
         grid = [max(1.0, f * threat.eps) if threat.norm is Norm.L0 else f * threat.eps
                 for f in (0.05, 0.25, 1.0, 4.0)]  # fmt: skip
@@ -63,9 +63,9 @@ def eps_monotone(trial: Trial) -> str:
         ]
         require(
             all(a >= b for a, b in pairwise(curve)),
-            f"{threat.norm}: robust accuracy {curve} at eps {grid}",
+            f"{threat}: robust accuracy {curve} at eps {grid}",
         )
-    return "4 eps"
+    return "4 eps" if trial.balls else "not applicable: its threat has no eps"
 
 
 def finds_something(trial: Trial) -> str:
@@ -74,7 +74,7 @@ def finds_something(trial: Trial) -> str:
     for threat in trial.threats:
         problem = linear_problem(threat, (0.01,) * 16)
         outcome = trial.run(problem.model, threat, problem.data)
-        require(len(broken_rows(outcome)) > 0, f"{threat.norm}: 0 of 16 found at 0.01 eps")
+        require(len(broken_rows(outcome)) > 0, f"{threat}: 0 of 16 found at 0.01 eps")
         found += len(broken_rows(outcome))
     return f"{found} of {16 * len(trial.threats)} found"
 
@@ -95,11 +95,12 @@ def failed_return_input(trial: Trial) -> str:
     kept = 0
     for threat in trial.threats:
         problem = linear_problem(threat, _NEAR_AND_FAR)
-        outcome = trial.run(problem.model, replace(threat, eps=0.3 * threat.eps), problem.data)
+        small = replace(threat, eps=0.3 * threat.eps) if isinstance(threat, Lp) else threat
+        outcome = trial.run(problem.model, small, problem.data)
         broken = set(broken_rows(outcome).tolist())
         for i in set(range(len(problem.data))) - broken:
             same = torch.equal(outcome.adversarials[i], problem.data.x[i])
-            require(same, f"{threat.norm}: sample {i} was not broken but its image was changed")
+            require(same, f"{threat}: sample {i} was not broken but its image was changed")
             kept += 1
     return f"{kept} samples"
 
@@ -112,14 +113,15 @@ def bytes_hold(trial: Trial) -> str:
         data = labelled(problem.model, (problem.data.x * 255).round() / 255).data
         outcome = trial.run(problem.model, threat, data)
         images, inside = as_bytes(outcome, data)
-        size = norm_of((images / 255).double() - data.x.double(), threat.norm)
-        fits = size <= threat.eps * (1 + 1e-5) + 1e-6
         require(images.dtype == torch.uint8, f"saved as {images.dtype}")
-        require(bool(fits.all()), f"{threat.norm}: a saved image is {float(size.max()):.6g} away")
-        require(bool(inside.all()), f"{threat.norm}: a saved image is said to be outside")
+        if isinstance(threat, Lp):
+            size = norm_of((images / 255).double() - data.x.double(), threat.norm)
+            fits = size <= threat.eps * (1 + 1e-5) + 1e-6
+            require(bool(fits.all()), f"{threat}: a saved image is {float(size.max()):.6g} away")
+        require(bool(inside.all()), f"{threat}: a saved image is said to be outside")
         kept = [i for i in range(len(data)) if i not in broken_rows(outcome).tolist()]
         original = (data.x[kept] * 255).round().to(torch.uint8)
-        require(torch.equal(images[kept], original), f"{threat.norm}: an unbroken image changed")
+        require(torch.equal(images[kept], original), f"{threat}: an unbroken image changed")
         saved += len(images)
     return f"{saved} images"
 
@@ -151,15 +153,15 @@ def wrong_samples(trial: Trial) -> str:
         data = with_wrong_labels(problem.data, 8)
         outcome = trial.run(problem.model, threat, data)
         for i, record in enumerate(outcome.records[:8]):
-            require(not record.correct and not record.robust, f"{threat.norm}: sample {i} counts")
-            require(record.queries == 0, f"{threat.norm}: sample {i}: {record.queries} queries")
-            require(record.size is None, f"{threat.norm}: sample {i} has a size")
+            require(not record.correct and not record.robust, f"{threat}: sample {i} counts")
+            require(record.queries == 0, f"{threat}: sample {i}: {record.queries} queries")
+            require(record.size is None, f"{threat}: sample {i} has a size")
         require(torch.equal(outcome.adversarials[:8], data.x[:8]), "a wrong sample was changed")
         require(outcome.clean_accuracy == 0.5, f"clean accuracy {outcome.clean_accuracy}")
         right = trial.run(problem.model, threat, data.take(range(8, 16)))
         require(
             outcome.robust_accuracy * 16 == right.robust_accuracy * 8,
-            f"{threat.norm}: wrong samples change the robust accuracy",
+            f"{threat}: wrong samples change the robust accuracy",
         )
     return "8 wrong samples"
 
@@ -175,16 +177,16 @@ def nan_is_an_error(trial: Trial) -> str:
         data = Dataset(spoiled, known.y)
         outcome = trial.run(Broken(problem.model, 0.0, 0.96), threat, data)
         for i, record in enumerate(outcome.records[::3]):
-            require(record.error != "", f"{threat.norm}: sample {3 * i} has NaN and no error")
-            require(not record.robust, f"{threat.norm}: sample {3 * i} has NaN and is robust")
-        require(bool(outcome.doubts), f"{threat.norm}: NaN leaves no doubt")
+            require(record.error != "", f"{threat}: sample {3 * i} has NaN and no error")
+            require(not record.robust, f"{threat}: sample {3 * i} has NaN and is robust")
+        require(bool(outcome.doubts), f"{threat}: NaN leaves no doubt")
 
         moved = trial.run(Skittish(problem.model, x), threat, known)
         for i, record in enumerate(moved.records):
-            require(record.correct, f"{threat.norm}: sample {i} is not correct")
-            require(record.error != "", f"{threat.norm}: NaN after a move is no error")
-            require(not record.robust, f"{threat.norm}: NaN after a move counts as robust")
-        require(torch.equal(moved.adversarials, known.x), f"{threat.norm}: a NaN example was kept")
+            require(record.correct, f"{threat}: sample {i} is not correct")
+            require(record.error != "", f"{threat}: NaN after a move is no error")
+            require(not record.robust, f"{threat}: NaN after a move counts as robust")
+        require(torch.equal(moved.adversarials, known.x), f"{threat}: a NaN example was kept")
     return "NaN at the start and after a move"
 
 
@@ -203,7 +205,7 @@ def targeted(trial: Trial) -> str:
         target = (problem.data.y[rows] + 1) % 3
         require(
             torch.equal(predicted, target),
-            f"{threat.norm}: {int((predicted != target).sum())} of {len(rows)} miss the target",
+            f"{threat}: {int((predicted != target).sum())} of {len(rows)} miss the target",
         )
         found += len(rows)
     return f"{found} reached" if found else "not applicable: no target was reached"
@@ -214,17 +216,17 @@ def hopeless(trial: Trial) -> str:
     for threat in trial.threats:
         data = Dataset(conv_problem(6).data.x, torch.zeros(6, dtype=torch.long))
         outcome = trial.run(Constant(), threat, data)
-        require(outcome.robust_accuracy == 1.0, f"{threat.norm}: {outcome.robust_accuracy} robust")
-        require(torch.equal(outcome.adversarials, data.x), f"{threat.norm}: an image was changed")
-        require(outcome.sizes == [], f"{threat.norm}: sizes {outcome.sizes}")
-        require(not any(r.error for r in outcome.records), f"{threat.norm}: {outcome.doubts}")
+        require(outcome.robust_accuracy == 1.0, f"{threat}: {outcome.robust_accuracy} robust")
+        require(torch.equal(outcome.adversarials, data.x), f"{threat}: an image was changed")
+        require(outcome.sizes == [], f"{threat}: sizes {outcome.sizes}")
+        require(not any(r.error for r in outcome.records), f"{threat}: {outcome.doubts}")
     return "0 successes"
 
 
 def best_is_kept(trial: Trial) -> str:
     """Whatever was asked and fooled counts, wherever the search went then (trap 11)."""
     passed = 0
-    for threat in trial.threats:
+    for threat in trial.balls:
         weight = signed_weights(1, 36, 3)[0]
         far = reach(weight, threat)
         data = Dataset(torch.full((1, 1, 6, 6), 0.5), torch.zeros(1, dtype=torch.long))
@@ -238,37 +240,43 @@ def best_is_kept(trial: Trial) -> str:
             broken = not outcome.records[0].robust
             inside = bool((size <= threat.eps).any())
             near = bool((size <= threat.eps * (1 + 1e-4)).any())  # at eps itself, rounding decides
-            require(broken or not inside, f"{threat.norm}: a query fooled and does not count")
-            require(near or not broken, f"{threat.norm}: no query fooled, but it is broken")
+            require(broken or not inside, f"{threat}: a query fooled and does not count")
+            require(near or not broken, f"{threat}: no query fooled, but it is broken")
             passed += broken
             if trial.minimal and len(size):
                 best = outcome.records[0].size
                 require(
                     best is not None and best <= float(size.min()) + 1e-6,
-                    f"{threat.norm}: a query at {float(size.min())} fooled, but {best} is reported",
+                    f"{threat}: a query at {float(size.min())} fooled, but {best} is reported",
                 )
-    return f"{passed} of {4 * len(trial.threats)} fooled"
+    if not trial.balls:
+        return "not applicable: its threat has no eps"
+    return f"{passed} of {4 * len(trial.balls)} fooled"
 
 
-def require_examples(outcome: Outcome, problem: Problem, threat: Lp) -> None:
+def require_examples(outcome: Outcome, problem: Problem, threat: Threat) -> None:
     """Check each reported example by means of its own; there may be none."""
     rows = broken_rows(outcome)
     errors = [r.error for r in outcome.records if r.error]
-    require(not errors, f"{threat.norm}: {errors[:1]}")
+    require(not errors, f"{threat}: {errors[:1]}")
     adv, x = outcome.adversarials[rows], problem.data.x[rows]
-    require(bool(torch.isfinite(adv).all()), f"{threat.norm}: an example is not finite")
-    require(bool(((adv >= 0) & (adv <= 1)).all()), f"{threat.norm}: an example leaves the box")
-    size = norm_of(adv.double() - x.double(), threat.norm)
-    slack = 1e-5 * threat.eps + 1e-7
-    require(bool((size <= threat.eps + slack).all()), f"{threat.norm}: size {size.tolist()}")
+    require(bool(torch.isfinite(adv).all()), f"{threat}: an example is not finite")
+    require(bool(((adv >= 0) & (adv <= 1)).all()), f"{threat}: an example leaves the box")
     reported = [outcome.records[i].size for i in rows.tolist()]
     told = torch.tensor([float("nan") if s is None else s for s in reported], dtype=torch.float64)
-    require(torch.allclose(told, size, rtol=1e-9, atol=1e-12), f"{threat.norm}: sizes are wrong")
+    if isinstance(threat, Lp):
+        size = norm_of(adv.double() - x.double(), threat.norm)
+        slack = 1e-5 * threat.eps + 1e-7
+        require(bool((size <= threat.eps + slack).all()), f"{threat}: size {size.tolist()}")
+        require(torch.allclose(told, size, rtol=1e-9, atol=1e-12), f"{threat}: sizes are wrong")
+    elif threat.origin(x).shape == x.shape:
+        require(bool(threat.contains(x, adv).all()), f"{threat}: an example is outside")
+        require(torch.equal(told, threat.size(x, adv)), f"{threat}: sizes are wrong")
     with torch.no_grad():
         logits: Tensor = problem.model(adv)
-    require(bool(torch.isfinite(logits).all()), f"{threat.norm}: an example gives NaN")
+    require(bool(torch.isfinite(logits).all()), f"{threat}: an example gives NaN")
     fooled = logits.argmax(1) != problem.data.y[rows]
-    require(bool(fooled.all()), f"{threat.norm}: an example does not fool the original model")
+    require(bool(fooled.all()), f"{threat}: an example does not fool the original model")
 
 
 def with_wrong_labels(data: Dataset, count: int) -> Dataset:
