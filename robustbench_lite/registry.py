@@ -1,4 +1,4 @@
-"""Names and loads attacks, defenses, models, data and architectures: through entry points only."""
+"""Names and loads attacks, models, data, threats and the rest: through entry points only."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset, Split
 from robustbench_lite.defense import Defense
 from robustbench_lite.errors import InputError, unknown
+from robustbench_lite.threat import Threat
 
 
 class Kind(StrEnum):
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     MODELS = "models"
     DATA = "data"
     ARCHITECTURES = "architectures"
+    THREATS = "threats"
 
 
 @cache
@@ -108,6 +110,16 @@ def load_attack(name: str, **fields: object) -> Plan:
     if not argument:
         raise InputError(f"{prefix!r} needs the name of one of its attacks; write {prefix}:NAME")
     return library(argument, fields)
+
+
+def load_threat(name: str, **fields: object) -> Threat:
+    """The threat without a norm that is registered under `name`, with some fields set.
+
+    Raises:
+        InputError: no such threat or field, or a value of the wrong type.
+    """
+    threat: Threat = _configured(find(Kind.THREATS, name), name, fields)
+    return threat
 
 
 def load_defense(name: str, **fields: object) -> Defense:

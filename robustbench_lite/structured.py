@@ -1,17 +1,20 @@
-"""Threats that are no Lp ball: a patch anywhere on the image, a rotation with a shift."""
+"""Threats without a norm: a patch anywhere on the image, a rotation with a shift."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_lite.errors import InputError
-from robustbench_lite.threat import Access, checked_queries
+from robustbench_lite.settings import check_fields
+from robustbench_lite.threat import Access
+
+Queries = Annotated[int, Field(ge=1)] | None
 
 _SLACK = 1e-6
 
@@ -32,14 +35,12 @@ class Patch:
         InputError: `area` is out of range, or `queries` is below 1.
     """
 
-    area: float = 0.05
+    area: Annotated[float, Field(gt=0, le=1)] = 0.05
     access: Access = Access.GRADIENTS
-    queries: int | None = None
+    queries: Queries = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.area <= 1:
-            raise InputError(f"area is {self.area}; give a share of the image, such as 0.05")
-        checked_queries(self.queries)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"patch of {100 * self.area:g} %"
@@ -106,17 +107,13 @@ class Spatial:
         InputError: a limit is out of range, or `queries` is below 1.
     """
 
-    degrees: float = 30.0
-    shift: float = 0.1
+    degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.1
     access: Access = Access.GRADIENTS
-    queries: int | None = None
+    queries: Queries = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.degrees <= 180:
-            raise InputError(f"degrees is {self.degrees}; give 0 to 180")
-        if not 0 <= self.shift <= 1:
-            raise InputError(f"shift is {self.shift}; give a share of the image from 0 to 1")
-        checked_queries(self.queries)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"turn by {self.degrees:g} degrees, shift by {100 * self.shift:g} %"

@@ -65,16 +65,6 @@ class Threat(Protocol):
         ...
 
 
-def checked_queries(queries: int | None) -> None:
-    """Refuse a cap of queries that lets nothing be asked.
-
-    Raises:
-        InputError: it is below 1.
-    """
-    if queries is not None and queries < 1:
-        raise InputError(f"queries is {queries}; give 1 or more, or leave it out")
-
-
 @dataclass(frozen=True)
 class Lp:
     """All images of the box within `eps` of the original, in an Lp norm.
@@ -99,7 +89,8 @@ class Lp:
             object.__setattr__(self, "norm", Norm(self.norm))
         if math.isnan(self.eps) or self.eps < 0:
             raise InputError(f"eps is {self.eps}; give a number that is 0 or larger, such as 8/255")
-        checked_queries(self.queries)
+        if self.queries is not None and self.queries < 1:
+            raise InputError(f"queries is {self.queries}; give 1 or more, or leave it out")
 
     def __str__(self) -> str:
         return f"{self.norm} {self.eps:.4g}"

@@ -37,7 +37,7 @@ class Bandits(Attack):
 
     Args:
         steps: moves.
-        tile: side of a tile in pixels; 6 on the paper's images of 299.
+        tile: side of a tile in pixels; 6 on the images of 299 in the paper, 1 suits those of 32.
         step_size: length of a move, in units of eps; 0.2 in Linf in the paper (0.01 of 0.05).
         probe: distance of the probes from the point, in L2; 0.1 in the paper.
         rate: of learning; 0 for 1 in Linf and 0.1 in L2 (the paper has 100 and 0.1 for its
@@ -49,7 +49,7 @@ class Bandits(Attack):
     needs = Access.SCORES
 
     steps: int = 3000
-    tile: Annotated[int, Field(ge=1)] = 2
+    tile: Annotated[int, Field(ge=1)] = 1
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
     probe: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

@@ -6,7 +6,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from rbl_attacks.pasting import pasted, window
 from robustbench_lite.attack import Attack
@@ -33,14 +32,14 @@ class PatchAttack(Attack):
     """Signed gradient steps on the patch's content; a neighbouring place is taken if it is better.
 
     Algorithm 1 of the paper with its random direction: each move asks about the loss at one of the
-    four places `stride` pixels away. The paper starts at a random place; here it is the place that
-    holds most of the gradient's absolute values, each weighed at random by up to a half, so that
-    restarts differ. The patch is as square as the image allows.
+    four places `stride` pixels away. The paper starts at a random place with random content; here
+    it is the best of `places` such starts. The patch is as square as the image allows.
 
     Args:
         steps: moves of one gradient and one further query; 100 in the paper.
         step_size: how far each component moves; 0.05 in the paper.
         stride: pixels between two places; 2 in the paper.
+        places: random starts that are asked about.
         loss: what to climb; the cross-entropy in the paper.
     """
 
@@ -49,6 +48,7 @@ class PatchAttack(Attack):
     steps: int = 100
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     stride: Annotated[int, Field(ge=1)] = 2
+    places: Annotated[int, Field(ge=1)] = 30
     loss: Loss = Loss.MARGIN
 
     def supports(self, threat: Threat) -> bool:
@@ -56,14 +56,19 @@ class PatchAttack(Attack):
         return isinstance(threat, Patch)
 
     def start(self, oracle: Oracle[Patch], x: Tensor, y: Tensor, rng: Rng) -> Sticker:
-        """Random content at the place with the steepest loss."""
+        """The best of some random places with random content."""
         height, width = oracle.threat.sides(x)
-        slope = oracle.gradient(x, y, self.loss).abs().sum(1, keepdim=True)
-        mass = functional.avg_pool2d(slope, (height, width), stride=1)
-        draws = 1 + rng.uniform(*mass.shape[1:]).to(x.dtype) / 2
-        place = (mass * draws).flatten(1).argmax(1)
-        corner = torch.stack([place // mass.shape[3], place % mass.shape[3]], 1)
-        content = rng.uniform(x.shape[1], height, width).to(x.dtype)
+        room = torch.tensor([x.shape[2] - height, x.shape[3] - width], device=x.device)
+        count = self.places
+        corner = (rng.uniform(count, 2) * (room + 1)).long()
+        content = rng.uniform(count, x.shape[1], height, width).round().to(x.dtype)
+        slots = torch.arange(len(x), device=x.device)
+        many = slots.repeat_interleave(count)
+        images = pasted(x[many], content.flatten(0, 1), corner.flatten(0, 1))
+        logits = oracle.logits(images.reshape(len(x), count, *x.shape[1:])).flatten(0, 1)
+        value = self.loss(logits, y[many], targeted=oracle.targeted)
+        best = value.reshape(-1, count).argmax(1)
+        content, corner = content[slots, best], corner[slots, best]
         return Sticker(pasted(x, content, corner), content, corner, torch.zeros_like(y))
 
     def step(

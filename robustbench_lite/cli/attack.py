@@ -40,6 +40,7 @@ def attack(
             show_default="the model's",
         ),
     ] = None,
+    threat: options.ThreatName = None,
     access: Annotated[
         str,
         typer.Option("--access", help="What may be seen: decisions, scores or gradients."),
@@ -76,7 +77,8 @@ def attack(
 ) -> None:
     """Attack a classifier and print how much of its accuracy is left.
 
-    Data, norm and eps come from the model's card where they are not given.
+    Data, norm and eps come from the model's card where they are not given; --threat asks for
+    something else than a norm.
     """
     files.check_writable(json_file, "--json")
     files.check_writable(save, "--save-adversarials")
@@ -100,7 +102,7 @@ def attack(
     goal = options.goal_of(targeted, card)
     by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
     source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
-    asked = threats.threats_of(norm, distances, card, given_access, queries)
+    asked = threats.threats_of(norm, distances, threat, card, given_access, queries)
     threats.check_supported(by_name, asked[-1])
     samples = options.data_of(data, n, seed, card)
     curves = []

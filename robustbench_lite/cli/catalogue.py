@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def list_names(
-    kind: Annotated[str, typer.Argument(help="models, attacks, defenses, data or architectures.")],
+    kind: Annotated[
+        str, typer.Argument(help="models, attacks, defenses, data, threats or architectures.")
+    ],
 ) -> None:
     """List what is registered, ours and other packages'."""
     from rich.table import Table
@@ -50,6 +52,8 @@ def _line(kind: Kind, name: str) -> str:
             f"{card.summary} Clean {100 * m.clean_accuracy:.1f} %, "
             f"{distance(card.threat)}: {100 * m.robust_accuracy:.1f} %."
         )
+    if kind is Kind.THREATS:  # several live in one module, so the class itself tells
+        return _unfolded(inspect.getdoc(find(kind, name)) or "").split("\n")[0]
     return _first_line(find(kind, name))
 
 
@@ -61,6 +65,12 @@ def _first_line(thing: Any) -> str:
     module = inspect.getmodule(thing)
     text = inspect.getdoc(module) if inspect.isclass(thing) else inspect.getdoc(thing)
     return (text or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _unfolded(text: str) -> str:
+    """Paragraphs as one line each, for the terminal to fold; indented sections as they are."""
+    parts = text.rstrip().split("\n\n")
+    return "\n\n".join(part if "\n " in part else part.replace("\n", " ") for part in parts)
 
 
 def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
@@ -105,10 +115,13 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
         return
     _title(out, name, f"{str(kind).removesuffix('s')}: {_first_line(thing)}")
     if inspect.isclass(thing):
-        out.print((inspect.getdoc(thing) or "").rstrip() + "\n")
+        out.print(_unfolded(inspect.getdoc(thing) or "") + "\n")
     if dataclasses.is_dataclass(thing):
-        out.print("Settings (--set KEY=VALUE) and their defaults:")
+        how = f"--threat {name}:KEY=VALUE,..." if kind is Kind.THREATS else "--set KEY=VALUE"
+        out.print(f"Settings ({how}) and their defaults:")
         for field in dataclasses.fields(thing):
+            if kind is Kind.THREATS and field.name in ("access", "queries"):  # options of their own
+                continue
             default = "" if field.default is dataclasses.MISSING else f" = {field.default}"
             out.print(f"  {field.name}{default}")
     elif kind is Kind.ATTACKS and not inspect.isclass(thing):
@@ -120,14 +133,16 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
 
 
 def _show_reach(out: Console, cls: Any) -> None:
-    from robustbench_lite.threat import Lp, Norm
+    from robustbench_lite.cli.threats import reach_of
 
     try:
         attack = cls()
     except TypeError:  # a setting without a default
         return
-    norms = [str(norm) for norm in Norm if attack.supports(Lp(norm, 0.5))]
-    out.print(f"\nNorms: {', '.join(norms)}. Needs {attack.needs.name.lower()}.")
+    norms, others = reach_of(attack, 0.5)
+    reach = [f"Norms: {', '.join(norms)}."] if norms else []
+    reach += [f"Other threats: {', '.join(others)}."] if others else []
+    out.print(f"\n{' '.join(reach)} Needs {attack.needs.name.lower()}.")
     if not attack.targetable:
         out.print("It only leaves a class; it cannot reach for one.")
     if attack.minimal:

@@ -23,6 +23,7 @@ def leaderboard(
     data: options.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
+    threat: options.ThreatName = None,
     n: options.Samples = 1000,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
@@ -48,25 +49,30 @@ def leaderboard(
         raise InputError(
             "--models has two models whose cards give them the same name; change one card's name"
         )
+    other = None if threat is None else threats.other_than_a_norm(threat, norm, eps)
     jobs = [
-        (classifier, threats.threat_of(norm, distance, card), options.data_of(data, n, seed, card))
+        (
+            classifier,
+            other or threats.threat_of(norm, distance, card),
+            options.data_of(data, n, seed, card),
+        )
         for classifier, card in entries
     ]
-    if len({(samples.ids, threat) for _, threat, samples in jobs}) > 1:
+    if len({(samples.ids, asked) for _, asked, samples in jobs}) > 1:
         raise InputError(
             "the models' cards name different data or threats, which cannot be ranked together; "
             "give --data, --norm and --eps"
         )
     threats.check_supported(dict(zip(names, plans, strict=True)), jobs[0][1])
     outcomes = []
-    for classifier, threat, samples in jobs:
+    for classifier, asked, samples in jobs:
         for name, plan in zip(names, plans, strict=True):
             with screen.watching(f"{classifier.name} {name}") as report:
                 outcomes.append(
                     evaluate(
                         classifier,
                         plan,
-                        threat,
+                        asked,
                         samples,
                         seed=seed,
                         batch_size=batch_size,

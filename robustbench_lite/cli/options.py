@@ -33,6 +33,14 @@ Eps = Annotated[
     str | None,
     typer.Option("--eps", help="Largest distance, as 0.3 or 8/255.", show_default="the model's"),
 ]
+ThreatName = Annotated[
+    str | None,
+    typer.Option(
+        "--threat",
+        help="Instead of a norm: patch, spatial or corruption, as patch:area=0.1.",
+        show_default="a norm",
+    ),
+]
 Samples = Annotated[int, typer.Option("--n", help="Samples to evaluate.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Samples attacked side by side.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]

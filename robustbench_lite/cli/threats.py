@@ -1,8 +1,8 @@
-"""How --norm, --eps, --access and --queries become threats."""
+"""How --norm, --eps, --threat, --access and --queries become threats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from robustbench_lite.errors import InputError, UnsupportedError
 if TYPE_CHECKING:
     from robustbench_lite.attack import Plan
     from robustbench_lite.card import Card
-    from robustbench_lite.threat import Access, Lp
+    from robustbench_lite.threat import Access, Lp, Threat
 
 
 def access_of(name: str) -> Access:
@@ -28,18 +28,40 @@ def access_of(name: str) -> Access:
     return Access[name.upper()]
 
 
+def other_than_a_norm(text: str, norm: str | None, eps: object) -> Threat:
+    """The threat of --threat, as patch or patch:area=0.1.
+
+    Raises:
+        InputError: there is no such threat, it does not take a value, or --norm or --eps is there
+            too.
+    """
+    from robustbench_lite.cli.options import settings
+    from robustbench_lite.registry import load_threat
+
+    if norm is not None or eps is not None:
+        raise InputError(
+            f"--threat {text!r} has no norm and no eps; leave out --norm and --eps, or --threat"
+        )
+    name, _, values = text.partition(":")
+    return load_threat(name, **settings(values.split(",") if values else [], "--threat NAME:"))
+
+
 def threats_of(
     norm: str | None,
     distances: tuple[float, ...] | None,
+    threat: str | None,
     card: Card,
     access: Access,
     queries: int | None,
-) -> list[Lp]:
-    """The threats of --norm with every --eps, smallest first.
+) -> Sequence[Threat]:
+    """The one of --threat, or those of --norm with every --eps, smallest first.
 
     Raises:
         InputError: an eps comes twice, or one of them cannot be read.
     """
+    if threat is not None:
+        one = other_than_a_norm(threat, norm, distances)
+        return [replace(one, access=access, queries=queries)]  # type: ignore[type-var]  # a dataclass
     chosen = distances or (None,)
     if len(set(chosen)) < len(chosen):
         raise InputError("--eps names a distance twice; give each once")
@@ -70,27 +92,41 @@ def threat_of(norm: str | None, eps: float | None, card: Card) -> Lp:
     return Lp(chosen, card.eps)
 
 
-def check_supported(plans: Mapping[str, Plan], threat: Lp) -> None:
+def check_supported(plans: Mapping[str, Plan], threat: Threat) -> None:
     """Find out before the work starts whether every attack can keep to the threat.
 
     Raises:
-        InputError: one cannot; the message names it and the norms that it takes.
+        InputError: one cannot; the message names it and the threats that it takes.
     """
-    from robustbench_lite.threat import Lp, Norm
+    from robustbench_lite.threat import Lp
 
     for name, plan in plans.items():
         if plan.supports(threat):
             continue
-        if threat.queries is not None and plan.supports(replace(threat, queries=None)):
+        free = replace(threat, queries=None)  # type: ignore[type-var]  # a dataclass
+        if threat.queries is not None and plan.supports(free):
             raise UnsupportedError(
                 f"attack {name!r} cannot keep to a cap of queries; leave out --queries, "
                 "or give another --attack"
             )
-        norms = [str(norm) for norm in Norm if plan.supports(Lp(norm, threat.eps))]
-        if norms:
-            remedy = f"give --norm {' or '.join(norms)} with its --eps, or another --attack"
-        else:
-            remedy = "give another --eps or another --attack"
+        ball = isinstance(threat, Lp)
+        asked = f"{threat.norm} with eps {threat.eps:g}" if isinstance(threat, Lp) else str(threat)
+        norms, others = reach_of(plan, threat.eps if isinstance(threat, Lp) else 0.5)
+        remedies = [f"give --norm {' or '.join(norms)} with its --eps"] if norms else []
+        remedies += [f"give --threat {' or '.join(others)}"] if others else []
+        if not remedies and ball:
+            remedies = ["give another --eps"]
         raise UnsupportedError(
-            f"attack {name!r} does not support {threat.norm} with eps {threat.eps:g}; {remedy}"
+            f"attack {name!r} does not support {asked}; "
+            f"{', or '.join([*remedies, 'another --attack'])}"
         )
+
+
+def reach_of(plan: Plan, eps: float) -> tuple[list[str], list[str]]:
+    """The norms in which a plan works at `eps`, and the names of the other threats."""
+    from robustbench_lite.registry import Kind, load_threat, registered
+    from robustbench_lite.threat import Lp, Norm
+
+    norms = [str(norm) for norm in Norm if plan.supports(Lp(norm, eps))]
+    others = [name for name in registered(Kind.THREATS) if plan.supports(load_threat(name))]
+    return norms, others

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from robustbench_lite.corruption import blur, digital, noise, weather
-from robustbench_lite.errors import InputError
 from robustbench_lite.rng import key_of
-from robustbench_lite.threat import Access, checked_queries
+from robustbench_lite.settings import check_fields
+from robustbench_lite.threat import Access
 
 SEVERITIES = 5
 
@@ -58,14 +59,12 @@ class Corruption:
         InputError: `severity` is out of range, or `queries` is below 1.
     """
 
-    severity: int = SEVERITIES
+    severity: Annotated[int, Field(ge=1, le=SEVERITIES)] = SEVERITIES
     access: Access = Access.GRADIENTS
-    queries: int | None = None
+    queries: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        if self.severity not in range(1, SEVERITIES + 1):
-            raise InputError(f"severity is {self.severity}; give 1 to {SEVERITIES}")
-        checked_queries(self.queries)
+        check_fields(self)
 
     def __str__(self) -> str:
         return f"corruption up to severity {self.severity}"

@@ -72,4 +72,5 @@ def brightness(image: Image, severity: int, stream: np.random.Generator) -> Imag
     value = image.max(2, keepdims=True)
     more = (value + _BRIGHTER[severity - 1]).clip(0, 1)
     coloured = image * more / np.maximum(value, 1e-12)
-    return np.where(value > 0, coloured, more)
+    lit: Image = np.where(value > 0, coloured, more)
+    return lit
