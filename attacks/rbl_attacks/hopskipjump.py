@@ -44,7 +44,8 @@ class Hop:
 class HopSkipJump(Attack):
     """Halves the way to the border, estimates its normal by random probes, and jumps along it.
 
-    The paper's Linf form is not here yet.
+    In Linf a way is not a line but the clipping to ever smaller cubes, and a jump follows the signs
+    of the normal.
 
     Args:
         steps: moves; a move is one query, or `chunk` of them while probing.
@@ -63,8 +64,8 @@ class HopSkipJump(Attack):
     examples: str = ""
 
     def supports(self, threat: Threat) -> bool:
-        """L2."""
-        return isinstance(threat, Lp) and threat.norm is Norm.L2
+        """L2 and Linf."""
+        return isinstance(threat, Lp) and threat.norm in (Norm.L2, Norm.LINF)
 
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Hop:
         """At a random image."""
@@ -95,7 +96,7 @@ class HopSkipJump(Attack):
         probing = state.phase == _PROBING
         state = self._probe(oracle, x, rng, state, probing)
         hit = self._look(oracle, state, ~probing)
-        return self._advance(x, drawn, state, hit, probing)
+        return self._advance(oracle.threat.norm, x, drawn, state, hit, probing)
 
     def _look(self, oracle: Oracle[Lp], state: Hop, which: Tensor) -> Tensor:
         hit = torch.zeros_like(which)
@@ -110,8 +111,7 @@ class HopSkipJump(Attack):
             return state
         noise = rng.normal(self.chunk, *x.shape[1:])[rows].to(x.dtype)
         noise = noise / noise.flatten(2).norm(dim=2).clamp(min=1e-12)[:, :, None, None, None]
-        size = x[0].numel()
-        reach = flat_norm(state.best - x, Norm.L2)[rows] / size**0.75
+        reach = _reach(oracle.threat.norm, state.best - x)[rows]
         base = state.best[rows][:, None]
         asked = (base + reach[:, None, None, None, None] * noise).clamp(0, 1)
         noise = (asked - base) / reach.clamp(min=1e-12)[:, None, None, None, None]
@@ -126,6 +126,7 @@ class HopSkipJump(Attack):
 
     def _advance(
         self,
+        norm: Norm,
         x: Tensor,
         drawn: Tensor,
         state: Hop,
@@ -137,21 +138,22 @@ class HopSkipJump(Attack):
         middle = (state.low + state.high) / 2
         high = torch.where(halving & hit, middle, state.high)
         low = torch.where(halving & ~hit, middle, state.low)
-        size = x[0].numel()
-        landed = halving & (high - low <= max(size**-1.5, 1e-4))
+        landed = halving & (high - low <= max(x[0].numel() ** -1.5, 1e-4))
         begun = (searching & hit) | (jumping & hit)
         far = torch.where(per_row(begun, x), state.adv, state.far)
         low = torch.where(begun, 0.0, low)
         high = torch.where(begun, 1.0, high)
-        at_border = x + per_row(high, x) * (far - x)
+        at_border = _along(norm, x, far, high)
         best = torch.where(per_row(landed, x), at_border, state.best)
         wanted = self.probes * state.round.to(x.dtype).sqrt()
         ready = probing & (state.probes >= wanted)
         mean = per_row(2 * state.hits / state.probes.clamp(min=1) - 1, x)
         slope = state.signed - mean * state.plain
-        slope = slope / per_row(flat_norm(slope, Norm.L2).clamp(min=1e-30), x)
+        if norm is Norm.LINF:
+            slope = slope.sign()
+        slope = slope / per_row(flat_norm(slope, norm).clamp(min=1e-30), x)
         slope = torch.where(per_row(ready, x), slope, state.slope)
-        distance = flat_norm(best - x, Norm.L2)
+        distance = flat_norm(best - x, norm)
         length = torch.where(ready, distance / state.round.to(x.dtype).sqrt(), state.length)
         length = torch.where(jumping & ~hit, length / 2, length)
         given_up = jumping & ~hit & (length < 1e-6 * distance)
@@ -160,7 +162,7 @@ class HopSkipJump(Attack):
         phase = torch.where(ready, _JUMPING, phase)
         fresh = landed | given_up
         rows = per_row(fresh, x)
-        half = x + per_row((low + high) / 2, x) * (far - x)
+        half = _along(norm, x, far, (low + high) / 2)
         jump = (best + per_row(length, x) * slope).clamp(0, 1)
         adv = torch.where(per_row(phase == _SEARCHING, x), drawn, half)
         adv = torch.where(per_row(phase == _JUMPING, x), jump, adv)
@@ -181,3 +183,20 @@ class HopSkipJump(Attack):
             length=length,
             slope=slope,
         )
+
+
+def _along(norm: Norm, x: Tensor, far: Tensor, share: Tensor) -> Tensor:
+    """The point at a share (N,) of the way from each image to `far`."""
+    d = far - x
+    if norm is Norm.L2:
+        return x + per_row(share, x) * d
+    bound = per_row(share * flat_norm(d, Norm.LINF), x)
+    return x + d.minimum(bound).maximum(-bound)
+
+
+def _reach(norm: Norm, d: Tensor) -> Tensor:
+    """(N,) how far the probes go from the border, in L2 (section 3.3)."""
+    size = d[:1].numel()
+    if norm is Norm.L2:
+        return flat_norm(d, Norm.L2) / size**0.75
+    return flat_norm(d, Norm.LINF) / size**0.25
