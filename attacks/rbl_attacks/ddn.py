@@ -30,13 +30,13 @@ class Sphere:
 class DDN(Attack):
     """Gradient steps on a sphere that shrinks when the point fools the classifier and grows if not.
 
-    The first radius is the distance to the border by the linear approximation, instead of 1. It
-    climbs the margin instead of the paper's cross-entropy, whose gradient vanishes for confident
-    models, and the radius changes less and less, so that more steps give smaller examples.
+    The first radius is the distance to the border by the linear approximation, instead of 1. The
+    cross-entropy is that of stretched logits, whose gradient does not vanish for confident models.
+    The radius changes less and less, so that more steps give smaller examples.
 
     Args:
         steps: moves; 100 and more in the paper.
-        gamma: by which share the radius changes at first; 0.05 in the paper.
+        gamma: by which share the radius changes at first; 0.05 throughout in the paper.
         step_size: length of the first move; it falls to a hundredth (both as in the paper).
     """
 
@@ -44,7 +44,7 @@ class DDN(Attack):
     minimal = True
 
     steps: int = 100
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     def supports(self, threat: Threat) -> bool:
@@ -57,8 +57,16 @@ class DDN(Attack):
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Sphere) -> Sphere:
         """One move along the gradient, and back to the sphere of the new radius."""
-        value, gradient = oracle.value_and_gradient(state.adv, y, Loss.MARGIN)
-        gradient = free(gradient, state.adv)
+        leads: list[Tensor] = []
+
+        def climb(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+            lead = Loss.MARGIN(logits, y, targeted=targeted)
+            leads.append(lead.detach())
+            # The first radius needs the gradient of the margin itself.
+            return lead.where(state.turn == 0, Loss.CROSS_ENTROPY(logits, y, targeted=targeted))
+
+        gradient = free(oracle.gradient(state.adv, y, climb), state.adv)
+        value = torch.stack(leads).mean(0)
         falling = 0.505 + 0.495 * torch.cos(torch.pi * state.turn / self.steps)
         gamma = self.gamma * falling
         linear = _BEYOND * value.abs() / _length(gradient)

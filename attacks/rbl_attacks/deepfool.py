@@ -93,7 +93,7 @@ def nearest_border(
     far = torch.where(lead > 0, -1.0, torch.where(slope > 0, far, torch.inf))
     rows = torch.arange(len(adv), device=adv.device)
     best = far.argmin(1)
-    return lead[rows, best], free(normals[rows, best], adv)
+    return lead[rows, best], normals[rows, best]
 
 
 def _leads(

@@ -198,5 +198,5 @@ def _reach(norm: Norm, d: Tensor) -> Tensor:
     """(N,) how far the probes go from the border, in L2 (section 3.3)."""
     size = d[:1].numel()
     if norm is Norm.L2:
-        return flat_norm(d, Norm.L2) / size**0.75
-    return flat_norm(d, Norm.LINF) / size**0.25
+        return flat_norm(d, Norm.L2) / float(size**0.75)
+    return flat_norm(d, Norm.LINF) / float(size**0.25)

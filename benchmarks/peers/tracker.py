@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robustbench_lite.geometry import per_row
 from robustbench_lite.threat import Lp
 
 
@@ -17,6 +18,8 @@ class Tracker(nn.Module):
 
     A call with as many rows as there are images is taken to be about them in their order; what a
     call with another number of rows finds is not noted, but its rows are charged, spread evenly.
+
+    `best` are the sizes, `adv` the examples.
 
     Args:
         model: images to logits.
@@ -32,6 +35,7 @@ class Tracker(nn.Module):
         self.images, self.labels = x, y
         self.spent = 0.0
         self.best = torch.full((len(x),), torch.inf, dtype=torch.float64)
+        self.adv = x.clone()
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, K) logits."""
@@ -52,7 +56,9 @@ class Tracker(nn.Module):
             fooled = (logits.argmax(1) != self.labels) & torch.isfinite(logits).all(1)
             boxed = ((adv > -1e-6) & (adv < 1 + 1e-6)).flatten(1).all(1)
             size = self.threat.size(self.images, adv.clamp(0, 1))
-            self.best = torch.where(fooled & boxed, torch.minimum(self.best, size), self.best)
+            better = fooled & boxed & (size < self.best)
+            self.best = torch.where(better, size, self.best)
+            self.adv = torch.where(per_row(better, adv), adv.clamp(0, 1), self.adv)
 
     def _charge_backward(self, gradient: Tensor) -> None:
         self.spent += len(gradient) / len(self.images)
