@@ -11,6 +11,7 @@ from rbl_attacks.autoattack import PLUS, RAND, STANDARD
 from rbl_attacks.ddn import DDN
 from rbl_attacks.deepfool import DeepFool
 from rbl_attacks.fab import FAB, FABT
+from rbl_attacks.fab_u import FABU
 from rbl_attacks.fmn import FMN
 from rbl_attacks.hyperplane import onto_hyperplane
 from rbl_attacks.sigma_zero import SigmaZero
@@ -28,6 +29,7 @@ from robustbench_lite import (
     evaluate,
 )
 from robustbench_lite.geometry import flat_norm, project_l1_box
+from robustbench_lite.loss import Loss
 from robustbench_lite.testing.exactness import Faces, halfspace_distance
 from robustbench_lite.testing.models import (
     Linear,
@@ -55,6 +57,9 @@ EXACT: list[tuple[Attack, Norm, float]] = [
     (FAB(), Norm.L1, 1.01),
     (FAB(), Norm.L2, 1.01),
     (FAB(), Norm.LINF, 1.01),
+    (FABU(), Norm.L1, 1.01),
+    (FABU(), Norm.L2, 1.01),
+    (FABU(), Norm.LINF, 1.01),
     (DeepFool(), Norm.L2, 1.021),
     (DeepFool(), Norm.LINF, 1.021),
     (SuperDeepFool(), Norm.L2, 1.002),
@@ -188,9 +193,13 @@ def test_autoattack_is_made_to_the_letter() -> None:
         APGD(steps=100),
         APGDT(steps=900, targets=9),
         FABT(steps=900, targets=9),
-        Square(steps=5000, p_init=0.8),
+        Square(steps=5000, p_init=0.8, horizon=10000),
     )
-    assert [type(a).__name__ for a in RAND.stages()] == ["APGD", "APGD"]
+    x = torch.zeros(1, 1, 32, 32)
+    turns = torch.tensor([10, 11, 51, 201, 501, 1001, 2001, 4001])
+    halved = [round((1024 * 0.8 / 2**i) ** 0.5) for i in range(8)]
+    assert [int(STANDARD.stages()[3]._side(x, turn)) for turn in turns[:, None]] == halved
+    assert RAND.stages() == (APGD(steps=100), APGD(steps=100, loss=Loss.DLR))
     kinds = [type(a).__name__ for a in PLUS.stages()]
-    assert kinds == ["APGD"] * 10 + ["FAB"] * 5 + ["Square", "APGDT", "FABT"]
+    assert kinds == ["APGD"] * 10 + ["FABU"] * 5 + ["Square", "APGDT", "FABT"]
     assert not STANDARD.supports(Lp(Norm.L1, 1.0))

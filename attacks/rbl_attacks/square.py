@@ -32,17 +32,20 @@ class Square(Attack):
     """Changes a random square of the image and keeps the change where the margin rises.
 
     Place, side and signs are drawn for each sample by itself. The squares shrink as in the paper's
-    schedule, scaled to `steps`.
+    schedule, scaled to `horizon`.
 
     Args:
         steps: queries; 5000 in AutoAttack, 10000 in the paper.
         p_init: share of the image that the first squares cover; 0.8 in AutoAttack.
+        horizon: queries that the schedule is spread over; `steps` if None. AutoAttack makes 5000
+            queries of the schedule for 10000.
     """
 
     needs = Access.SCORES
 
     steps: int = 5000
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
+    horizon: Annotated[int, Field(ge=1)] | None = None
 
     def supports(self, threat: Threat) -> bool:
         """Linf and L2."""
@@ -51,22 +54,12 @@ class Square(Attack):
         return threat.eps < float("inf")
 
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Search:
-        """Linf: vertical stripes of plus or minus eps. L2: a grid of bumps."""
-        channels, rows, columns = x.shape[1:]
+        """Linf: vertical stripes of plus or minus eps. L2: a grid of humps."""
         threat = oracle.threat
         if threat.norm is Norm.LINF:
-            adv = threat.project(x, x + threat.eps * rng.signs(channels, 1, columns))
+            adv = threat.project(x, x + threat.eps * rng.signs(x.shape[1], 1, x.shape[3]))
         else:
-            side = max(1, min(rows, columns) // 5)
-            down = torch.arange(rows, device=x.device) // side
-            across = torch.arange(columns, device=x.device) // side
-            bump = _bump(x, side)
-            signs = rng.signs(channels, int(down[-1]) + 1, int(across[-1]) + 1)
-            d = (
-                signs[:, :, down][:, :, :, across]
-                * bump[_phase(rows, side)][:, _phase(columns, side)]
-            )
-            adv = threat.project(x, x + _to_length(d, threat.eps))
+            adv = threat.project(x, x + _to_length(_grid(x, rng), threat.eps))
         nothing = torch.zeros_like(y)
         return Search(adv, x, x.new_full((len(x),), -torch.inf), nothing)
 
@@ -80,80 +73,111 @@ class Square(Attack):
         if oracle.threat.norm is Norm.LINF:
             adv = _with_square(oracle.threat, x, best, side, rng)
         else:
-            adv = _with_bump(oracle.threat, x, best, side, rng)
+            adv = _with_humps(oracle.threat, x, best, _odd(x, side), rng)
         return Search(adv, best, torch.where(better, value, state.value), turn)
 
     def _side(self, x: Tensor, turn: Tensor) -> Tensor:
         """(N,) side of each slot's square."""
-        marks = torch.tensor(_HALVINGS, device=x.device) * self.steps / 10000
+        marks = torch.tensor(_HALVINGS, device=x.device) * (self.horizon or self.steps) / 10000
         share = self.p_init / 2.0 ** (turn[:, None] > marks).sum(1)
         rows, columns = x.shape[2:]
         side = (share * rows * columns).sqrt().round().long()
         return side.clamp(min=1, max=min(rows, columns))
 
 
+def _odd(x: Tensor, side: Tensor) -> Tensor:
+    """(N,) odd sides of 3 or more, as far as the image allows: L2's squares have a middle."""
+    return (side.clamp(min=3) // 2 * 2 + 1).clamp(max=min(x.shape[2:]))
+
+
 def _window(x: Tensor, side: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, rows) and (N, columns): what a square of the side at the place in (0, 1)^2 covers."""
-    covered = []
+    """(N, rows) and (N, columns): each pixel's place in a square of the side at `place`.
+
+    Outside of the square it is -1. `place` (N, 2) is in (0, 1)^2.
+    """
+    within = []
     for axis, length in enumerate(x.shape[2:]):
-        first = (place[:, axis] * (length - side + 1)).floor()[:, None]
-        index = torch.arange(length, device=x.device)
-        covered.append((index >= first) & (index < first + side[:, None]))
-    return covered[0], covered[1]
+        first = (place[:, axis] * (length - side + 1)).floor().long()[:, None]
+        offset = torch.arange(length, device=x.device) - first
+        within.append(torch.where((offset >= 0) & (offset < side[:, None]), offset, -1))
+    return within[0], within[1]
+
+
+def _inside(window: tuple[Tensor, Tensor]) -> Tensor:
+    """(N, 1, rows, columns) bool: which pixels the square covers."""
+    return (window[0] >= 0)[:, None, :, None] & (window[1] >= 0)[:, None, None, :]
 
 
 def _with_square(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
     """Plus or minus eps, a sign a channel, inside a random square."""
-    down, across = _window(x, side, rng.uniform(2))
-    inside = down[:, None, :, None] & across[:, None, None, :]
+    inside = _inside(_window(x, side, rng.uniform(2)))
     colour = threat.eps * rng.signs(x.shape[1], 1, 1)
     return torch.where(inside, (x + colour).clamp(0, 1), best)
 
 
-def _with_bump(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
-    """Move the perturbation of one square, and what length is left, into another as a bump."""
+def _with_humps(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
+    """Move the perturbation of one square, and what length is left, into another (algorithm 3)."""
     channels = x.shape[1]
     places = rng.uniform(4)
-    target = _window(x, side, places[:, :2])
-    source = _window(x, side, places[:, 2:])
-    here = (target[0][:, None, :, None] & target[1][:, None, None, :]).to(x.dtype)
-    there = (source[0][:, None, :, None] & source[1][:, None, None, :]).to(x.dtype)
+    target, source = _window(x, side, places[:, :2]), _window(x, side, places[:, 2:])
+    here = _inside(target)
+    union = here | _inside(source)
     d = best - x
-    union = torch.maximum(here, there)
-    total = d.square().flatten(1).sum(1)
-    in_union = (d * union).square().flatten(1).sum(1)
-    left = (threat.eps**2 - total + in_union).clamp(min=0)
-    # The paper shares the length equally among the channels.
-    length = (left / channels).sqrt()
-    shape = here * _hill(x, target, side)
-    shape = shape / per_row(flat_norm(shape, Norm.L2).clamp(min=1e-12), x)
-    old = d * here
-    old = old / old.square().sum((2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-    mixed = shape * rng.signs(channels, 1, 1) + old
-    mixed = mixed / mixed.square().sum((2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-    moved = d * (1 - union) + per_row(length, x) * mixed
-    return threat.project(x, x + moved)
+    unused = (threat.eps**2 - d.square().sum((1, 2, 3), keepdim=True)).clamp(min=0)
+    length = ((d * union).square().sum((2, 3), keepdim=True) + unused / channels).sqrt()
+    down, across = target[0][:, None, :, None], target[1][:, None, None, :]
+    shape = _humps(down, across, per_row(rng.uniform() < 0.5, x), side) * here
+    mixed = rng.signs(channels, 1, 1) * _unit(shape) + _unit(d * here)
+    return threat.project(x, x + d * ~union + length * _unit(mixed))
 
 
-def _hill(x: Tensor, window: tuple[Tensor, Tensor], side: Tensor) -> Tensor:
-    """(N, 1, rows, columns): highest in the middle of each slot's square, falling to all sides."""
-    heights = []
-    for covered in window:
-        index = torch.arange(covered.shape[1], device=x.device)
-        first = covered.long().argmax(1, keepdim=True)
-        off = (index - first - (side[:, None] - 1) / 2).abs()
-        heights.append(1 / (1 + off) ** 2)
-    return (heights[0][:, :, None] * heights[1][:, None, :])[:, None]
+def _grid(x: Tensor, rng: Rng) -> Tensor:
+    """(N, C, rows, columns): tiles of humps around the middle, five to the shorter side."""
+    rows, columns = x.shape[2:]
+    side = max(1, min(rows, columns) // 5)
+    down, across = rows // side, columns // side
+    upright = _spread(rng.uniform(1, down, across) < 0.5, side)
+    signs = _spread(rng.signs(x.shape[1], down, across), side)
+    place = torch.arange(side, device=x.device)
+    sides = torch.full((len(x),), side, device=x.device)
+    ys, xs = place.repeat(down)[None, None, :, None], place.repeat(across)[None, None, None]
+    top, left = (rows - down * side) // 2, (columns - across * side) // 2
+    grid = torch.zeros_like(x)
+    middle = grid[:, :, top : top + down * side, left : left + across * side]
+    middle.copy_(signs * _humps(ys, xs, upright, sides))
+    return grid
 
 
-def _bump(x: Tensor, side: int) -> Tensor:
-    off = (torch.arange(side, device=x.device) - (side - 1) / 2).abs()
-    height = 1 / (1 + off) ** 2
-    return height[:, None] * height[None, :]
+def _spread(tiles: Tensor, side: int) -> Tensor:
+    """(N, C, down * side, across * side): each value of `tiles` (N, C, down, across) as a square."""
+    return tiles.repeat_interleave(side, 2).repeat_interleave(side, 3)
 
 
-def _phase(length: int, side: int) -> Tensor:
-    return torch.arange(length) % side
+def _humps(down: Tensor, across: Tensor, upright: Tensor, side: Tensor) -> Tensor:
+    """(N, 1, rows, columns): a hump in one half of a square, a pit in the other (equation 2).
+
+    Args:
+        down: (N or 1, 1, rows, 1) place of each pixel within its square.
+        across: (N or 1, 1, 1, columns) the same.
+        upright: bool, spreads to the result's shape: the halves lie one upon the other.
+        side: (N,) of the squares.
+    """
+    whole = per_row(side, down)
+    half = whole // 2
+    along, beside = torch.where(upright, down, across), torch.where(upright, across, down)
+    second = along >= half
+    middle = torch.where(second, half + (whole - half) // 2, half // 2)
+    far = torch.maximum((along - middle).abs(), (beside - half).abs())
+    most = max(down.shape[2], across.shape[3]) // 2 + 1
+    terms = torch.arange(1, most + 1, device=down.device).square().reciprocal()
+    sums = torch.cat([terms.new_zeros(1), terms.cumsum(0)])
+    height = (sums[half + 1] - sums[far.clamp(max=most)]).clamp(min=0)
+    return torch.where(second, -height, height)
+
+
+def _unit(d: Tensor) -> Tensor:
+    """Each channel by its Euclidean length."""
+    return d / d.square().sum((2, 3), keepdim=True).sqrt().clamp(min=1e-12)
 
 
 def _to_length(d: Tensor, eps: float) -> Tensor:

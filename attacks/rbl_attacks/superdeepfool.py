@@ -9,18 +9,23 @@ from torch import Tensor
 
 from rbl_attacks.deepfool import nearest_border, step_onto
 from robustbench_lite.attack import Attack
-from robustbench_lite.geometry import Norm, per_row
+from robustbench_lite.geometry import Norm, free, per_row
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
 
+_CAREFUL = 10  # as in DeepFool: so many moves in a row are as short as off the box
+
+
 @dataclass(frozen=True)
 class Turn:
-    """The point, and how far the next overshoot goes."""
+    """The point, how far the next overshoot goes, the first gap, the moves since a success."""
 
     adv: Tensor
     beyond: Tensor
+    gap: Tensor
+    tries: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,25 @@ class SuperDeepFool(Attack):
 
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Turn:
         """At the image itself."""
-        return Turn(x, x.new_full((len(x),), self.overshoot))
+        zeros = x.new_zeros(len(x))
+        return Turn(x, zeros + self.overshoot, zeros, torch.zeros_like(y))
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Turn) -> Turn:
         """Onto the border if not yet fooled; else back onto the line through the image."""
         value, normal = nearest_border(oracle, state.adv, y, self.classes)
-        move = step_onto(Norm.L2, value, normal)
-        ahead = state.adv + per_row(1 + state.beyond, x) * move
-        scale = normal.flatten(1).abs().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
-        unit = normal / per_row(scale, x)
+        open_ = free(normal, state.adv)
+        gap = torch.where(state.gap == 0, value.abs(), state.gap)
+        careful = per_row(state.tries < _CAREFUL, x)
+        aim = value.abs() + state.beyond * gap
+        move = step_onto(Norm.L2, aim, torch.where(careful, normal, open_)) * (open_ != 0)
+        ahead = state.adv + move
+        scale = open_.flatten(1).abs().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
+        unit = open_ / per_row(scale, x)
         along = (unit * (state.adv - x)).flatten(1).sum(1)
         length = along / unit.square().flatten(1).sum(1).clamp(min=1e-12)
-        straight = x + per_row(length, x) * unit - per_row(1 - state.beyond, x) * move
+        back = step_onto(Norm.L2, (value - state.beyond * gap).clamp(min=0), open_)
+        straight = x + per_row(length, x) * unit - back
         fooled = (value > 0) & oracle.found
         adv = torch.where(per_row(fooled, x), straight, ahead).clamp(0, 1)
         beyond = torch.where(fooled, (state.beyond * 0.8).clamp(min=1e-4), state.beyond)
-        return Turn(adv, beyond)
+        return Turn(adv, beyond, gap, torch.where(fooled, 0, state.tries + 1))
