@@ -93,8 +93,8 @@ def _extent(marked: Tensor) -> Tensor:
 class Spatial:
     """The image turned around its middle and shifted, black where nothing is.
 
-    A proposal is (angle in degrees, shift down, shift right), shifts as shares of the image's
-    height and width; its size is the largest of the three, each by its limit.
+    A proposal is (angle in degrees, clockwise, shift down, shift right), shifts as shares of the
+    image's height and width; its size is the largest of the three, each by its limit.
 
     Args:
         degrees: the largest angle in either direction; 30 in Engstrom et al. 2019
@@ -155,7 +155,7 @@ class Spatial:
         """(N,) float64: the largest part by its limit."""
         limits = torch.tensor(self.limits, dtype=torch.float64, device=adv.device)
         part = adv.double().abs()
-        return torch.where(part > 0, part / limits, 0.0).amax(1)
+        return torch.where(part == 0, 0.0, part / limits).amax(1)
 
     def contains(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) bool: every part within its limit."""

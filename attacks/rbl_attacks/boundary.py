@@ -15,7 +15,6 @@ from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
 _HALVINGS = 10
-_MEMORY = 0.95
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Boundary(Attack):
         walk = self._proposal(x, best, side, inward, state.turn, rng)
         adv = torch.where(per_row(walks, x), walk, between)
         adv = torch.where(per_row(phase == 0, x), drawn, adv)
-        turn = torch.where(walking, state.turn + 1, state.turn)
+        turn = torch.where(walks, state.turn + 1, state.turn)
         return Stroll(adv, best, outside, phase, side, inward, turn)
 
     def _adapted(self, state: Stroll, hit: Tensor, walking: Tensor) -> tuple[Tensor, Tensor]:

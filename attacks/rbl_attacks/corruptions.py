@@ -33,7 +33,7 @@ class Corruptions(Attack):
     instead: name one kind at a time for that.
 
     Args:
-        steps: queries at the most; 75 ask about everything once.
+        steps: queries at the most; 75 ask about everything once, of one draw.
         kinds: names of corruptions separated by commas; empty for all 15.
         draws: random draws of each corruption.
     """

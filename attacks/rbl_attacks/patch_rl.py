@@ -45,7 +45,7 @@ class PatchRL(Attack):
     """A policy over place, shape and texture of a patch, trained for each image by REINFORCE.
 
     After PatchAttack: an action puts a textured patch on the image, the reward is the margin of the
-    answer by the spread of the clean logits. There an LSTM chooses among textures from a dictionary
+    answer by the span of its logits. There an LSTM chooses among textures from a dictionary
     that was trained on ImageNet; here the policy is a table of independent choices (row, column,
     shape, weave, period, two colours), so that it needs no data and fits any image, and the
     baseline is a value that learns from the same rewards. The record of a sample holds the learning
@@ -91,10 +91,13 @@ class PatchRL(Attack):
         images = self._painted(oracle.threat, x, action)
         logits = oracle.logits(images).flatten(0, 1)
         labels = y.repeat_interleave(self.actions)
-        span = (logits.amax(1) - logits.amin(1)).clamp(min=torch.finfo(x.dtype).tiny)
+        span = logits.amax(1) - logits.amin(1)
+        told = (span > 0).reshape(n, self.actions)  # not so where the budget did not reach
         reward = Loss.MARGIN(logits, labels, targeted=oracle.targeted) / span
-        reward = reward.reshape(n, self.actions)
-        mean = reward.mean(1)
+        reward = reward.reshape(n, self.actions).where(told, torch.nan)
+        course = reward.nanmean(1)
+        mean = course.nan_to_num(0.0)
+        reward = torch.where(reward.isnan(), mean[:, None], reward)
         first = state.turn == 0
         value = torch.where(first, mean, state.value)
         off = (reward - value[:, None]).abs().mean(1)
@@ -114,7 +117,7 @@ class PatchRL(Attack):
             value=value + self.value_rate * (mean - value),
             spread=spread,
             best=state.best.maximum(highest),
-            trace=state.trace.scatter(1, turn, mean[:, None]),
+            trace=state.trace.scatter(1, turn, course[:, None]),
             turn=state.turn + 1,
         )
 

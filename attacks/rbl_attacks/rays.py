@@ -96,13 +96,12 @@ class RayS(Attack):
 
     def _turned(self, x: Tensor, state: Ray, which: Tensor) -> Ray:
         size = x[0].numel() if len(x) else 1
-        blocks = 2**state.stage
         block = torch.where(which, state.block + 1, state.block)
-        over = block >= blocks.clamp(max=size)
+        over = block * _width(size, state.stage) >= size
         stage = torch.where(over, state.stage + 1, state.stage)
         stage = torch.where(2 ** (stage - 1).clamp(min=0) >= size, 0, stage)
         block = torch.where(over, 0, block)
-        width = -(-size // (2**stage).clamp(max=size))
+        width = _width(size, stage)
         index = torch.arange(size, device=x.device)
         inside = (index >= (block * width)[:, None]) & (index < ((block + 1) * width)[:, None])
         turned = torch.where(inside.reshape(x.shape), -state.signs, state.signs)
@@ -115,3 +114,8 @@ class RayS(Attack):
             stage=stage,
             block=block,
         )
+
+
+def _width(size: int, stage: Tensor) -> Tensor:
+    """(N,) components in a block, of an image of `size` components."""
+    return -(-size // (2**stage).clamp(max=size))

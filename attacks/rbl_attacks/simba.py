@@ -15,6 +15,8 @@ from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Norm, Threat
 
+_HALVINGS = 10
+
 
 class Basis(StrEnum):
     """The orthonormal directions: single components, or cosines of low frequency first."""
@@ -27,7 +29,8 @@ class Basis(StrEnum):
 class Trial:
     """The point on trial, the best point with its margin, and which direction is in turn.
 
-    `order` (N, D) lists the directions; `up` tells that the sign on trial is plus.
+    `order` (N, D) lists the directions; `up` tells that the sign on trial is plus. `length` is that
+    of a move, and `gained` tells that a move of this round was kept.
     """
 
     adv: Tensor
@@ -36,6 +39,9 @@ class Trial:
     order: Tensor
     place: Tensor
     up: Tensor
+    length: Tensor
+    gained: Tensor
+    done: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ class SimBA(Attack):
 
     The paper lowers the probability of the class, which does not tell very confident answers apart;
     the margin does. The paper has no limit to the perturbation; here each move is projected back
-    into the threat.
+    into the threat, and after a round through all directions that gained nothing the moves are half
+    as long, ten times at the most.
 
     Args:
         steps: queries; 10000 in the paper.
-        step_size: length of a move in pixel values, at most eps; 0.2 in the paper.
+        step_size: length of the first moves in pixel values, at most eps; 0.2 in the paper.
         basis: pixel, or dct (section 3.2) for smooth moves.
         frequencies: share of each axis' frequencies that dct uses; 1/8 in the paper.
     """
@@ -72,7 +79,9 @@ class SimBA(Attack):
         order = rng.uniform(channels * rows * columns).argsort(1)
         nothing = torch.zeros_like(y)
         lowest = x.new_full((len(x),), -torch.inf)
-        return Trial(x, x, lowest, order, nothing - 1, nothing.bool())
+        length = torch.full_like(lowest, min(self.step_size, oracle.threat.eps))
+        no = nothing.bool()
+        return Trial(x, x, lowest, order, nothing - 1, no, length, no, no)
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Trial) -> Trial:
         """Ask about the move on trial, keep it if it is better, and propose the next."""
@@ -81,12 +90,23 @@ class SimBA(Attack):
         best = torch.where(per_row(better, x), state.adv, state.best)
         onward = better | ~state.up
         place = torch.where(onward, state.place + 1, state.place)
+        gained = state.gained | (better & (state.place >= 0))
+        round_over = onward & (place > 0) & (place % state.order.shape[1] == 0)
+        length = torch.where(round_over & ~gained, state.length / 2, state.length)
         direction = state.order.gather(1, (place % state.order.shape[1])[:, None]).squeeze(1)
-        length = min(self.step_size, oracle.threat.eps) * torch.where(onward, 1.0, -1.0)
-        move = per_row(length, x) * self._direction(x, direction)
-        adv = oracle.threat.project(x, best + move)
-        value = torch.where(better, value, state.value)
-        return Trial(adv, best, value, state.order, place, onward)
+        signed = per_row(torch.where(onward, length, -length), x)
+        adv = oracle.threat.project(x, best + signed * self._direction(x, direction))
+        return Trial(
+            adv=adv,
+            best=best,
+            value=torch.where(better, value, state.value),
+            order=state.order,
+            place=place,
+            up=onward,
+            length=length,
+            gained=gained & ~round_over,
+            done=length < min(self.step_size, oracle.threat.eps) * 0.5**_HALVINGS,
+        )
 
     def _kept(self, length: int) -> int:
         return max(1, int(self.frequencies * length))

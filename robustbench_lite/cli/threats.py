@@ -43,7 +43,13 @@ def other_than_a_norm(text: str, norm: str | None, eps: object) -> Threat:
             f"--threat {text!r} has no norm and no eps; leave out --norm and --eps, or --threat"
         )
     name, _, values = text.partition(":")
-    return load_threat(name, **settings(values.split(",") if values else [], "--threat NAME:"))
+    parts = values.split(",") if values else []
+    for part in parts:
+        if "=" not in part:
+            raise InputError(
+                f"--threat {text!r}: {part!r} is not KEY=VALUE; write it as {name}:KEY=VALUE"
+            )
+    return load_threat(name, **settings(parts, f"--threat {name}:"))
 
 
 def threats_of(
@@ -57,10 +63,16 @@ def threats_of(
     """The one of --threat, or those of --norm with every --eps, smallest first.
 
     Raises:
-        InputError: an eps comes twice, or one of them cannot be read.
+        InputError: an eps comes twice, or --threat has access or queries in it.
     """
+    from robustbench_lite.threat import Access
+
     if threat is not None:
         one = other_than_a_norm(threat, norm, distances)
+        if (one.access, one.queries) != (Access.GRADIENTS, None):
+            raise InputError(
+                f"--threat {threat!r} has access or queries; give them as --access and --queries"
+            )
         return [replace(one, access=access, queries=queries)]  # type: ignore[type-var]  # a dataclass
     chosen = distances or (None,)
     if len(set(chosen)) < len(chosen):

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_lite.corruption import blur, digital, noise, weather
+from robustbench_lite.errors import InputError
 from robustbench_lite.rng import key_of
 from robustbench_lite.settings import check_fields
 from robustbench_lite.threat import Access
@@ -47,8 +48,9 @@ class Corruption:
 
     A proposal is (number of the kind in KINDS, severity from 0 for none to 5, number of a random
     draw); its size is the severity. The strengths are those of CIFAR-10-C, and its lengths in
-    pixels grow with the image's smaller side. The random numbers of a change follow from the image
-    and the proposal. Frost and clouds are computed; the original frost is six photographs.
+    pixels grow with the image's smaller side (pixelate takes away a pixel of a side at least). The
+    random numbers of a change follow from the image and the proposal. Frost and clouds are
+    computed; the original frost is six photographs.
 
     Args:
         severity: the largest, 1 to 5.
@@ -83,10 +85,20 @@ class Corruption:
         return x.new_zeros(len(x), 3)
 
     def render(self, x: Tensor, adv: Tensor) -> Tensor:
-        """The images, each with its corruption."""
+        """The images, each with its corruption.
+
+        Raises:
+            InputError: a proposal names no corruption that exists.
+        """
+        numbers = adv.round()
+        for strange in numbers[~_exists(numbers)][:1].tolist():
+            raise InputError(
+                f"a corruption is a kind from 0 to {len(KINDS) - 1}, a severity from 0 to "
+                f"{SEVERITIES} and a draw from 0, not {strange}"
+            )
         changed = [
             one if number[1] == 0 else _changed(one, *number)
-            for one, number in zip(x, adv.round().long().tolist(), strict=True)
+            for one, number in zip(x, numbers.long().tolist(), strict=True)
         ]
         return torch.stack(changed) if changed else x
 
@@ -96,9 +108,13 @@ class Corruption:
 
     def contains(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) bool: whole numbers of a kind that exists and of a severity that is allowed."""
-        kind, severity = adv[:, 0], adv[:, 1]
-        whole = (adv == adv.round()).all(1) & (adv >= 0).all(1)
-        return whole & (kind < len(KINDS)) & (severity <= self.severity)
+        return _exists(adv) & (adv == adv.round()).all(1) & (adv[:, 1] <= self.severity)
+
+
+def _exists(adv: Tensor) -> Tensor:
+    """(N,) bool: a kind, a severity and a draw that there are."""
+    counted = (adv >= 0).all(1) & torch.isfinite(adv).all(1)
+    return counted & (adv[:, 0] < len(KINDS)) & (adv[:, 1] <= SEVERITIES)
 
 
 def _changed(image: Tensor, kind: int, severity: int, draw: int) -> Tensor:

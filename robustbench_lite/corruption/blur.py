@@ -1,6 +1,7 @@
 """Blur of the camera: images are (H, W, C) in [0, 1], severities 1 to 5.
 
-Lengths are in pixels of an image of 32; `scale` brings them to the image.
+Lengths are in pixels of an image of 32; `scale` brings them to the image. Kernels are those of an
+image of 32, stretched: so short a blur depends on the grid that it is computed on.
 """
 
 import numpy as np
@@ -20,52 +21,88 @@ def scale(image: Image) -> float:
     return float(min(image.shape[:2]) / 32)
 
 
+def grain(image: Image) -> float:
+    """How many of a blur's points a pixel of an image of 32 has along each axis."""
+    return max(scale(image), 1.0)
+
+
+def _shares(reach: int, step: float, width: float) -> Image:
+    """(points, pixels) how much of each point of a kernel each pixel gets.
+
+    Args:
+        reach: points on either side of the middle.
+        step: pixels from one point to the next.
+        width: of a point in pixels, 1 or more.
+    """
+    far = int(np.ceil(reach * step + (width + 1) / 2))
+    apart = np.abs(step * np.arange(-reach, reach + 1)[:, None] - np.arange(-far, far + 1))
+    shares: Image = ((width + 1) / 2 - apart).clip(0, 1) / width
+    return shares
+
+
 def smoothed(image: Image, sigma: float) -> Image:
     """Gaussian blur of each channel."""
-    return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="reflect")
+    reach = int(np.ceil(4 * sigma))
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = bell / bell.sum() @ _shares(reach, scale(image), 1.0)
+    along = ndimage.convolve1d(image, kernel, 0, mode="reflect")
+    return ndimage.convolve1d(along, kernel, 1, mode="reflect")
 
 
 def defocus(image: Image, severity: int, stream: np.random.Generator) -> Image:
     """A disk with a smooth rim instead of a point."""
-    radius, rim = (value * scale(image) for value in _DEFOCUS[severity - 1])
+    radius, rim = _DEFOCUS[severity - 1]
     reach = int(np.ceil(radius + 3 * rim))
     index = np.arange(-reach, reach + 1)
     disk = (index[:, None] ** 2 + index[None, :] ** 2 <= radius**2).astype(np.float64)
-    kernel = ndimage.gaussian_filter(disk, rim, mode="constant")
+    shares = _shares(reach, scale(image), grain(image))
+    kernel = shares.T @ ndimage.gaussian_filter(disk, rim, mode="constant") @ shares
     kernel /= kernel.sum()
     return ndimage.convolve(image, kernel[:, :, None], mode="reflect")
 
 
 def glass(image: Image, severity: int, stream: np.random.Generator) -> Image:
-    """Every pixel comes from a place nearby, between two slight blurs."""
-    sigma, reach, turns = _GLASS[severity - 1]
-    sigma, reach = sigma * scale(image), max(1, round(reach * scale(image)))
-    mixed = smoothed(image, sigma)
-    last = np.array(image.shape[:2]) - 1
+    """One pixel after the other changes places with one nearby, between two slight blurs."""
+    sigma, hop, turns = _GLASS[severity - 1]
+    wanted = hop * scale(image)
+    reach = max(1, round(wanted))
+    chance = min(1.0, wanted) ** 2  # of a hop by a pixel, where they ought to be shorter than one
+    rows, columns, channels = image.shape
+    source = list(range(rows * columns))
     for _ in range(turns):
-        hops = stream.integers(-reach, reach + 1, (*image.shape[:2], 2))
-        there = (np.moveaxis(np.indices(image.shape[:2]), 0, 2) + hops).clip(0, last)
-        mixed = mixed[there[:, :, 0], there[:, :, 1]]
-    return smoothed(mixed, sigma)
+        some = stream.random((rows * columns, 1)) < chance
+        hops = iter((some * stream.integers(-reach, reach, (rows * columns, 2))).tolist())
+        for row in range(rows - reach, reach, -1):
+            for column in range(columns - reach, reach, -1):
+                down, right = next(hops)
+                here, there = row * columns + column, (row + down) * columns + column + right
+                source[here], source[there] = source[there], source[here]
+    mixed = smoothed(image, sigma).reshape(-1, channels)[source]
+    return smoothed(mixed.reshape(image.shape), sigma)
 
 
 def motion(image: Image, severity: int, stream: np.random.Generator) -> Image:
     """Smeared in a direction within 45 degrees of the horizontal."""
-    length, sigma = (value * scale(image) for value in _MOTION[severity - 1])
-    return smeared(image, length, sigma, stream.uniform(-45, 45))
+    return smeared(image, *_MOTION[severity - 1], stream.uniform(-45, 45))
 
 
 def smeared(image: Image, length: float, sigma: float, degrees: float) -> Image:
-    """The mean of copies along a way, with weights that fall like half a Gaussian."""
+    """The mean of copies along a way, with weights that fall like half a Gaussian.
+
+    Args:
+        image: (H, W, C).
+        length: half of the way's.
+        sigma: of the Gaussian.
+        degrees: between the way and a row.
+    """
     angle = np.deg2rad(degrees)
-    steps = np.arange(int(2 * length) + 1)
-    weights = np.exp(-0.5 * (steps / max(sigma, 1e-6)) ** 2)
-    weights /= weights.sum()
+    steps = np.arange(int(2 * length * grain(image)) + 1)
+    weights = np.exp(-0.5 * (steps / (sigma * grain(image))) ** 2)
+    weights = weights[weights > 1e-4] / weights[weights > 1e-4].sum()
     total = np.zeros_like(image)
-    for step, weight in zip(steps, weights, strict=True):
-        if weight > 1e-4:
-            way = (step * np.sin(angle), step * np.cos(angle), 0)
-            total += weight * ndimage.shift(image, way, order=1, mode="nearest")
+    for step, weight in zip(steps * scale(image) / grain(image), weights, strict=False):
+        way = (step * np.sin(angle), step * np.cos(angle), 0)
+        total += weight * ndimage.shift(image, way, order=1, mode="nearest")
     return total
 
 
@@ -78,8 +115,20 @@ def zoom(image: Image, severity: int, stream: np.random.Generator) -> Image:
 
 
 def enlarged(image: Image, factor: float) -> Image:
-    """The middle of the image, so that it fills the frame."""
-    middle = (np.array(image.shape[:2]) - 1) / 2
-    offset = (*(middle * (1 - 1 / factor)), 0)
-    ratio = (1 / factor, 1 / factor, 1)
-    return ndimage.affine_transform(image, ratio, offset, order=1, mode="nearest")
+    """A middle part, of whole pixels on an image of 32, so that it fills the frame."""
+    finer = grain(image) / scale(image)
+    starts, ratios = zip(*(_cut(side, factor, finer) for side in image.shape[:2]), strict=True)
+    return ndimage.affine_transform(image, (*ratios, 1), (*starts, 0), order=1, mode="nearest")
+
+
+def _cut(side: int, factor: float, finer: float) -> tuple[float, float]:
+    """Where the first pixel of an enlarged side comes from, and how far apart the pixels do.
+
+    It is worked out in pixels that are `finer` times smaller.
+    """
+    length = round(side * finer)
+    kept = int(np.ceil(length / factor))
+    wide = max(round(kept * factor), length)
+    apart = (kept - 1) / max(wide - 1, 1)
+    first = (length - kept) // 2 + ((wide - length) // 2 + (finer - 1) / 2) * apart
+    return (first + 0.5) / finer - 0.5, apart

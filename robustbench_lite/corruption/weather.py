@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from robustbench_lite.corruption.blur import enlarged, scale, smeared
+from robustbench_lite.corruption.blur import enlarged, smeared
 
 Image = NDArray[np.float64]
 
@@ -17,6 +17,8 @@ _SNOW = (
     (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
 )
 _FROST = ((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # image, ice
+_ICE = (0.45, 0.8)  # the photographs' mean light, from the darkest to the brightest
+_RELIEF = 0.45  # gives crystals the deviation that the photographs have at this size
 _FOG = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))  # thickness, decay
 _BRIGHTER = (0.05, 0.1, 0.15, 0.2, 0.3)
 
@@ -41,19 +43,18 @@ def snow(image: Image, severity: int, stream: np.random.Generator) -> Image:
     flakes = stream.normal(mean, deviation, (*image.shape[:2], 1))
     flakes = enlarged(flakes, growth)
     flakes = np.where(flakes < threshold, 0, flakes).clip(0, 1)
-    size = scale(image)
-    flakes = smeared(flakes, length * size / 2, sigma * size / 2, stream.uniform(-135, -45))
+    # Half as long: the interpolation between pixels smears as much again.
+    flakes = smeared(flakes, length / 2, sigma / 2, stream.uniform(-135, -45))
     pale = np.maximum(image, image.mean(2, keepdims=True) * 1.5 + 0.5)
     white: Image = share * image + (1 - share) * pale + flakes + flakes[::-1, ::-1]
     return white
 
 
 def frost(image: Image, severity: int, stream: np.random.Generator) -> Image:
-    """Ice that grows along ridges, over a darker image."""
+    """Ice in ridges, over a darker image."""
     kept, ice = _FROST[severity - 1]
-    ridges = 1 - np.abs(2 * clouds(image.shape[:2], 1.6, stream) - 1)
-    cover = clouds(image.shape[:2], 2.5, stream)
-    crystals = (ridges**3 * (0.4 + 0.9 * cover)).clip(0, 1)
+    ridges = 1 - np.abs(2 * clouds(image.shape[:2], 1.0, stream) - 1)
+    crystals = (stream.uniform(*_ICE) + _RELIEF * (ridges - ridges.mean())).clip(0, 1)
     iced: Image = kept * image + ice * crystals[:, :, None]
     return iced
 
