@@ -74,7 +74,8 @@ class Passes:
                 torch.autograd.grad(one, leaf, retain_graph=i + 1 < len(sums))[0]
                 for i, one in enumerate(sums)
             ]
-        return logits.detach(), torch.nan_to_num(torch.stack(slopes, 1), 0.0, 0.0, 0.0)
+        whole = slopes[0][:, None] if len(slopes) == 1 else torch.stack(slopes, 1)
+        return logits.detach(), torch.nan_to_num_(whole, 0.0, 0.0, 0.0)
 
     def _call(self, images: Tensor) -> Tensor:
         if not self.exact and len(images) <= self.width:

@@ -149,7 +149,7 @@ def _grid(x: Tensor, rng: Rng) -> Tensor:
 
 
 def _spread(tiles: Tensor, side: int) -> Tensor:
-    """(N, C, down * side, across * side): each value of `tiles` (N, C, down, across) as a square."""
+    """Each value of `tiles` (N, C, down, across) as a square of the side."""
     return tiles.repeat_interleave(side, 2).repeat_interleave(side, 3)
 
 

@@ -14,7 +14,6 @@ from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
-
 _CAREFUL = 10  # as in DeepFool: so many moves in a row are as short as off the box
 
 

@@ -29,7 +29,7 @@ def main() -> None:
 
     def everybody(settings: Search) -> dict[str, Run]:
         runs: dict[str, Run] = {OURS: our_cw(subject, settings)}
-        for searches in (3, 1):  # beside torchattacks, which has no search and so spends less
+        for searches in (3, 2):  # beside torchattacks, which has no search and so spends less
             if searches < settings.searches:
                 name = f"ours, {searches} x {settings.steps}"
                 runs[name] = our_cw(subject, Search(searches, settings.steps))
