@@ -75,7 +75,7 @@ class Passes:
                 for i, one in enumerate(sums)
             ]
         whole = slopes[0][:, None] if len(slopes) == 1 else torch.stack(slopes, 1)
-        return logits.detach(), torch.nan_to_num_(whole, 0.0, 0.0, 0.0)
+        return logits.detach(), torch.nan_to_num(whole, 0.0, 0.0, 0.0)
 
     def _call(self, images: Tensor) -> Tensor:
         if not self.exact and len(images) <= self.width:
