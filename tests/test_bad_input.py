@@ -24,7 +24,7 @@ ATTACK = ("attack", *MODEL, "--attack", "fgsm", "--n", "20")
         (("--set", "=3"), ["--set '=3'", "KEY=VALUE"]),
         (("--set", "steps=1", "--set", "steps=2"), ["--set", "'steps' twice"]),
         (("--set", "steps=0"), ["'fgsm'", "steps is 0", "1 step or more"]),
-        (("--attack", "pdg"), ["'pdg'", "did you mean pgd"]),
+        (("--attack", "pdg"), ["'pdg'", "did you mean pdpgd, pgd"]),
         (("--model", "digits-cn"), ["'digits-cn'", "did you mean digits-cnn"]),
         (("--data", "digts"), ["'digts'", "did you mean digits"]),
         (("--model", "weights.pt"), ["weights.pt", "pickle", "safetensors"]),

@@ -93,14 +93,20 @@ def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
 LIBRARIES = ("torchattacks", "foolbox", "art", "advlib")
 ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
     "autoattack": ["a fixed plan", "  APGDT(steps=900", "  Square(steps=5000"],
-    "autoattack-plus": ["a fixed plan", "  FAB("],
+    "autoattack-plus": ["a fixed plan", "  FABU("],
     "autoattack-rand": ["a fixed plan", "  APGD(steps=100, loss=dlr)"],
+    "corruptions": ["Settings (--set KEY=VALUE)", "Other threats: corruption.", "Needs decisions"],
+    "patch": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs gradients"],
+    "patch-rl": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs scores"],
+    "spatial": ["Settings (--set KEY=VALUE)", "Other threats: spatial.", "Needs decisions"],
 }
 
 OPTIONS = {
     "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
-    "--device --targeted --exact --json --save-adversarials --access --queries --surrogate",
-    "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json",
+    "--device --targeted --exact --json --save-adversarials --access --queries --surrogate "
+    "--threat",
+    "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json "
+    "--threat",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
     "--weight-decay --mean --std --precision --seed --check --check-set --n --summary",
