@@ -132,7 +132,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for file in sorted(options.cells.glob("*.jsonl")):
+    for file in sorted(options.cells.glob("*-l*.jsonl")):
         for cell in _read(file):
             if cell["budget"] == options.budget and cell["norm"] in options.norm:
                 yield cell
