@@ -1,5 +1,7 @@
 """The common corruptions: known answers, the paper's strengths, and independence of company."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -78,9 +80,8 @@ def test_every_corruption_is_as_strong_as_the_papers(photographs: Tensor, kind: 
 @pytest.mark.parametrize("kind", sorted(set(NAMES) - UNEVEN))
 def test_a_higher_severity_changes_more(kind: str, side: int) -> None:
     ours = [distance(digits(side), kind, severity, 2) for severity in range(1, SEVERITIES + 1)]
-    for before, after, paper, later in zip(
-        ours, ours[1:], PAPER[kind], PAPER[kind][1:], strict=False
-    ):
+    steps = zip(pairwise(ours), pairwise(PAPER[kind]), strict=True)
+    for (before, after), (paper, later) in steps:
         # Steps that the paper's strengths hardly make (motion from 3 to 4) may drown in chance.
         slack = 0.97 if later < 1.06 * paper else 1.0
         assert after >= slack * before

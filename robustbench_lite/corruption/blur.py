@@ -100,7 +100,8 @@ def smeared(image: Image, length: float, sigma: float, degrees: float) -> Image:
     weights = np.exp(-0.5 * (steps / (sigma * grain(image))) ** 2)
     weights = weights[weights > 1e-4] / weights[weights > 1e-4].sum()
     total = np.zeros_like(image)
-    for step, weight in zip(steps * scale(image) / grain(image), weights, strict=False):
+    away = steps[: len(weights)] * scale(image) / grain(image)
+    for step, weight in zip(away, weights, strict=True):
         way = (step * np.sin(angle), step * np.cos(angle), 0)
         total += weight * ndimage.shift(image, way, order=1, mode="nearest")
     return total
