@@ -24,8 +24,9 @@ demo: $(VENV)/.demo
 	$(BIN)/rbl attack --model mnist-cnn-at --attack fgsm --attack pgd --n 500
 	$(BIN)/rbl attack --model mnist-cnn --attack fgsm --attack pgd --n 500
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -46,8 +46,8 @@ def test_a_broken_promise_is_named_and_ends_with_exit_code_1(rbl):
         (("nothing",), "no attack is called 'nothing'"),
     ],
 )
-def test_bad_input_is_refused_kindly(refused, arguments, words):
-    assert words in refused("validate", *arguments)
+def test_bad_input_is_refused_kindly(forked_refused, arguments, words):
+    assert words in forked_refused("validate", *arguments)
 
 
 @pytest.mark.parametrize("seed", range(5))
