@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -112,12 +113,15 @@ class Oracle(Generic[T]):
         hit = reached(logits.flatten(0, -2), y.flatten(), targeted=self.targeted)
         return hit.reshape(y.shape) & answered
 
-    def fools_of(self, rows: Tensor, adv: Tensor) -> Tensor:
-        """As `fools`, for the slots `rows` (M,) only: `adv` (M, ...) or (M, Q, ...)."""
+    @contextmanager
+    def part(self, rows: Tensor) -> Iterator[Oracle[T]]:
+        """The same view of the slots `rows` (M,) only, each at most once: the others ask nothing.
+
+        What was asked and found is theirs when the block ends.
+        """
         some = self.take(rows)
-        hit = some.fools(adv)
+        yield some
         self.ledger.write(rows, some.ledger)
-        return hit
 
     def gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> Tensor:
         """(N, C, H, W) the gradient of `loss` at `adv`. One forward and one backward pass.

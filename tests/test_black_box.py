@@ -149,7 +149,8 @@ def test_asking_about_some_slots_charges_them_only() -> None:
     rows = torch.tensor([2, 0])
     with torch.no_grad():
         expected = problem.model(x[rows].flip(0)).argmax(1) != y[rows]
-    assert torch.equal(oracle.fools_of(rows, x[rows].flip(0)), expected)
+    with oracle.part(rows) as some:
+        assert torch.equal(some.fools(x[rows].flip(0)), expected)
     assert oracle.ledger.queries.tolist() == [1, 0, 1]
     assert isinstance(oracle.ledger, Ledger)
 

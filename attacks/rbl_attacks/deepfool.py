@@ -1,7 +1,7 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -10,23 +10,40 @@ from torch import Tensor
 
 from robustbench_lite.attack import Attack
 from robustbench_lite.geometry import Norm, flat_norm, free, per_row
+from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
-_LOOKS = 2
+_LOOKS = 4
+_BEYOND = 0.1  # a look goes so much of the way left beyond the estimated border
 _CAREFUL = 10  # so many moves are as short as if components at the box could move too
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """The point, the first gap, the example found, how much of the way suffices, the counts."""
+    """A walk onto the border, and then the way back from the first example towards the image.
+
+    Attributes:
+        adv: the point to be asked next.
+        goal: the first example, the end of the way.
+        share: how far along the way `adv` is.
+        low: the largest share that does not fool, and `below` the lead there.
+        high: the smallest share that fools, and `above` the lead there.
+        below: (N,) at first the lead at the image.
+        above: (N,) lead of the wrong class.
+        turn: moves and looks made.
+        looks: of those, the looks.
+        done: no more looks.
+    """
 
     adv: Tensor
-    gap: Tensor
     goal: Tensor
+    share: Tensor
     low: Tensor
     high: Tensor
+    below: Tensor
+    above: Tensor
     turn: Tensor
     looks: Tensor
     done: Tensor
@@ -36,9 +53,9 @@ class Crossing:
 class DeepFool(Attack):
     """Steps onto the nearest linearised border until the classifier is fooled.
 
-    Then, unlike in the paper, two looks between the image and the example, the first where the
-    border is by the linear approximation, shorten the way. Components that stand at the box and
-    would leave it do not move; only later moves make up for them.
+    Then, unlike in the paper, four looks between the image and the example, just beyond where the
+    border is if the lead is linear in between, shorten the way. Components that stand at the box
+    and would leave it do not move; only later moves make up for them.
 
     Args:
         steps: moves at the most; 50 in the paper.
@@ -61,31 +78,54 @@ class DeepFool(Attack):
         """At the image itself."""
         zeros = x.new_zeros(len(x))
         nothing = torch.zeros_like(y)
-        return Crossing(x, zeros, x, zeros, zeros + 1, nothing, nothing, nothing.bool())
+        ones = zeros + 1
+        return Crossing(
+            x, x, ones, zeros, ones, zeros, zeros, nothing, nothing, done=nothing.bool()
+        )
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Crossing) -> Crossing:
         """One move onto the nearest border, or one look between the image and the example."""
-        norm = oracle.threat.norm
-        value, normal = nearest_border(oracle, state.adv, y, self.classes)
-        open_ = free(normal, state.adv)
+        lead = Loss.MARGIN(oracle.logits(state.adv), y, targeted=oracle.targeted)
+        below = torch.where(state.turn == 0, lead.clamp(max=0), state.below)
+        state = replace(state, below=below, turn=state.turn + 1)
         crossed = oracle.found | (state.looks > 0)
-        first = crossed & (state.looks == 0)
-        goal = torch.where(per_row(first, x), state.adv, state.goal)
-        asked = torch.where(first, 1.0, (state.low + state.high) / 2)
-        high = torch.where(crossed & (value > 0), asked, state.high)
-        low = torch.where(crossed & (value <= 0), asked, state.low)
-        along = (open_ * (goal - x)).flatten(1).sum(1)
-        nearer = (1 - value / along.clamp(min=1e-12)).clamp(0.5, 1)
-        low = torch.where(first, 2 * nearer - 1, low)
+        state = self._look(x, lead, crossed, state)
+        rows = (~crossed).nonzero().flatten()
+        if not len(rows):
+            return state
+        with oracle.part(rows) as some:
+            value, normal = nearest_border(some, state.adv[rows], y[rows], self.classes)
+        here = state.adv[rows]
+        open_ = free(normal, here)
+        careful = per_row(state.turn[rows] <= _CAREFUL, here)
+        aim = value.abs() - self.overshoot * state.below[rows]
+        move = step_onto(oracle.threat.norm, aim, torch.where(careful, normal, open_))
+        adv = state.adv.clone()
+        adv[rows] = (here + move * (open_ != 0)).clamp(0, 1)
+        return replace(state, adv=adv)
+
+    def _look(self, x: Tensor, lead: Tensor, crossed: Tensor, state: Crossing) -> Crossing:
+        """The next point on the way of those that crossed: just beyond where a chord says 0."""
+        goal = torch.where(per_row(crossed & (state.looks == 0), x), state.adv, state.goal)
+        hit, miss = crossed & (lead > 0), crossed & (lead <= 0)
+        high, above = torch.where(hit, state.share, state.high), torch.where(hit, lead, state.above)
+        low, below = torch.where(miss, state.share, state.low), torch.where(miss, lead, state.below)
+        zero = -below / (above - below).clamp(min=1e-30)
+        share = low + (high - low) * (zero + _BEYOND * (1 - zero)).clamp(0, 1)
         looks = torch.where(crossed, state.looks + 1, state.looks)
-        between = x + per_row((low + high) / 2, x) * (goal - x)
-        gap = torch.where(state.turn == 0, value.abs(), state.gap)
-        careful = per_row(state.turn < _CAREFUL, x)
-        aim = value.abs() + self.overshoot * gap
-        move = step_onto(norm, aim, torch.where(careful, normal, open_)) * (open_ != 0)
-        ahead = (state.adv + move).clamp(0, 1)
-        adv = torch.where(per_row(crossed, x), between, ahead)
-        return Crossing(adv, gap, goal, low, high, state.turn + 1, looks, looks > _LOOKS)
+        way = x + per_row(share, x) * (goal - x)
+        return Crossing(
+            adv=torch.where(per_row(crossed, x), way, state.adv),
+            goal=goal,
+            share=torch.where(crossed, share, state.share),
+            low=low,
+            high=high,
+            below=below,
+            above=above,
+            turn=state.turn,
+            looks=looks,
+            done=looks > _LOOKS,
+        )
 
 
 def nearest_border(

@@ -102,7 +102,8 @@ class HopSkipJump(Attack):
         hit = torch.zeros_like(which)
         rows = which.nonzero().flatten()
         if len(rows):
-            hit[rows] = oracle.fools_of(rows, state.adv[rows])
+            with oracle.part(rows) as some:
+                hit[rows] = some.fools(state.adv[rows])
         return hit
 
     def _probe(self, oracle: Oracle[Lp], x: Tensor, rng: Rng, state: Hop, which: Tensor) -> Hop:
@@ -115,7 +116,8 @@ class HopSkipJump(Attack):
         base = state.best[rows][:, None]
         asked = (base + reach[:, None, None, None, None] * noise).clamp(0, 1)
         noise = (asked - base) / reach.clamp(min=1e-12)[:, None, None, None, None]
-        fooled = oracle.fools_of(rows, asked)
+        with oracle.part(rows) as some:
+            fooled = some.fools(asked)
         sign = torch.where(fooled, 1.0, -1.0)[:, :, None, None, None]
         plain, signed, hits = state.plain.clone(), state.signed.clone(), state.hits.clone()
         plain[rows] += noise.sum(1)
