@@ -42,13 +42,15 @@ class Turn:
 class SuperDeepFool(Attack):
     """DeepFool up to the border, then the projection of the image's way onto the border's normal.
 
-    The two alternate until the example comes to rest. A projected point goes back to just beyond
-    the linearised border, nearer each time; the paper ends with a search along the last line
-    instead.
+    The two alternate until the example comes to rest. Two things differ from the paper, which ends
+    with a search along the last line: a projected point goes back to just beyond the linearised
+    border, nearer each time; and from the second projection on the way turns only a part of the
+    angle, as borders of several classes or linear pieces would throw it to and fro.
 
     Args:
         steps: moves at the most.
         patience: moves without an example that is 1 % smaller, after which a search ends.
+        inertia: weight of the way so far against the normal's in its new direction; 0 in the paper.
         overshoot: how much longer a move is than the linear distance, at first.
         classes: how many of the largest logits are looked at; 10 as in DeepFool.
     """
@@ -58,6 +60,7 @@ class SuperDeepFool(Attack):
 
     steps: int = 100
     patience: Annotated[int, Field(ge=1)] = 12
+    inertia: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     overshoot: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     classes: Annotated[int, Field(ge=2)] = 10
 
@@ -81,12 +84,7 @@ class SuperDeepFool(Attack):
         aim = value.abs() + state.beyond * gap
         move = step_onto(Norm.L2, aim, torch.where(careful, normal, open_)) * (open_ != 0)
         ahead = state.adv + move
-        scale = open_.flatten(1).abs().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
-        unit = open_ / per_row(scale, x)
-        along = (unit * (state.adv - x)).flatten(1).sum(1)
-        length = along / unit.square().flatten(1).sum(1).clamp(min=1e-12)
-        back = step_onto(Norm.L2, (value - state.beyond * gap).clamp(min=0), open_)
-        straight = x + per_row(length, x) * unit - back
+        straight = self._straight(x, state, value - state.beyond * gap, normal)
         fooled = (value > 0) & oracle.found
         adv = torch.where(per_row(fooled, x), straight, ahead).clamp(0, 1)
         beyond = torch.where(fooled, (state.beyond * 0.8).clamp(min=1e-4), state.beyond)
@@ -102,6 +100,16 @@ class SuperDeepFool(Attack):
             idle=idle,
             done=idle >= self.patience,
         )
+
+    def _straight(self, x: Tensor, state: Turn, spare: Tensor, normal: Tensor) -> Tensor:
+        """The image's way turned towards the normal, to where the lead has nothing to spare."""
+        d = state.adv - x
+        slope = flat_norm(normal, Norm.L2).clamp(min=1e-30)
+        unit = normal / per_row(slope, x)
+        kept = torch.where(state.size.isfinite(), self.inertia, 0.0)
+        way = unit + per_row(kept / flat_norm(d, Norm.L2).clamp(min=1e-12), x) * d
+        length = (unit * d).flatten(1).sum(1) - spare.clamp(min=0) / slope
+        return x + per_row(length / (unit * way).flatten(1).sum(1).clamp(min=1e-12), x) * way
 
     def _border(self, oracle: Oracle[Lp], adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest border's lead and gradient; once found, of the class that leads."""
