@@ -15,7 +15,8 @@ from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
 _BEYOND = 1.02  # a little more than the linear distance: exactly at the border nothing happens
-_FIRST_MOVE = {Norm.L0: 1.0, Norm.L1: 1.0, Norm.L2: 1.0, Norm.LINF: 10.0}
+_FIRST_MOVE = {Norm.L0: 3.0, Norm.L1: 1.0, Norm.L2: 1.0, Norm.LINF: 10.0}
+_GAMMA = {Norm.L0: 0.1, Norm.L1: 0.05, Norm.L2: 0.05, Norm.LINF: 0.05}
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,23 @@ class FMN(Attack):
     """Gradient steps in a ball that shrinks when the point fools the classifier and grows if not.
 
     Until the first example is found the radius is the distance to the border by the linear
-    approximation, as in the paper, and a little more. Components that stand at the box and would
-    leave it do not take part in a move.
+    approximation, as in the paper, and a little more; in L0 it grows from one component, and may
+    grow beyond the best example again. Components that stand at the box and would leave it do not
+    take part in a move.
 
     Args:
         steps: moves; 1000 in the paper.
-        gamma: by which share the radius changes at first; falls to a fiftieth, as in the paper.
-        step_size: length of the first move in L2, falling to a hundredth; 0 for the paper's
-            choice, which is 10 in Linf and 1 in the other norms.
+        gamma: by which share the radius changes at first, falling to a fiftieth as in the paper;
+            0 for 0.1 in L0 and the paper's 0.05 in the other norms.
+        step_size: length of the first move in L2, falling to a hundredth; 0 for 3 in L0 and the
+            paper's choice elsewhere, which is 10 in Linf and 1 in L1 and L2.
     """
 
     needs = Access.GRADIENTS
     minimal = True
 
     steps: int = 100
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
     step_size: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def supports(self, threat: Threat) -> bool:
@@ -63,9 +66,9 @@ class FMN(Attack):
         value, gradient = oracle.value_and_gradient(state.adv, y, Loss.MARGIN)
         gradient = free(gradient, state.adv)
         wave = 0.5 + 0.5 * torch.cos(torch.pi * state.turn / self.steps)
-        gamma = self.gamma * (0.02 + 0.98 * wave)
+        gamma = (self.gamma or _GAMMA[norm]) * (0.02 + 0.98 * wave)
         d = state.adv - x
-        radius = self._radius(oracle, x, state.radius, value, gradient, d, gamma)
+        radius = self._radius(oracle, x, state, value, gradient, gamma)
         length = (self.step_size or _FIRST_MOVE[norm]) * (0.01 + 0.99 * wave)
         scale = length / flat_norm(gradient, Norm.L2).clamp(min=1e-30)
         d = project_ball(d + per_row(scale, d) * gradient, norm, radius)
@@ -75,26 +78,24 @@ class FMN(Attack):
         self,
         oracle: Oracle[Lp],
         x: Tensor,
-        radius: Tensor,
+        state: Shell,
         value: Tensor,
         gradient: Tensor,
-        d: Tensor,
         gamma: Tensor,
     ) -> Tensor:
-        norm = oracle.threat.norm
+        norm, radius, d = oracle.threat.norm, state.radius, state.adv - x
         whole = float(x[0].numel()) if len(x) else 1.0
         best = flat_norm(oracle.best - x, norm)
+        if norm is Norm.L0:
+            radius = torch.where(state.turn == 0, 1.0, radius)
+            shrunk = (radius * (1 - gamma)).floor().minimum(radius - 1)
+            shrunk = torch.where(oracle.found, shrunk.minimum(best), shrunk)
+            grown = (radius * (1 + gamma)).floor().maximum(radius + 1)
+            return torch.where(value > 0, shrunk, grown).clamp(1, whole)
         slope = flat_norm(gradient, norm.dual)
         far = flat_norm(d, norm) + _BEYOND * value.abs() / slope.clamp(min=1e-30)
-        if norm is Norm.L0:
-            shrunk = (radius * (1 - gamma)).floor().minimum(radius - 1).minimum(best - 1)
-            grown = (radius * (1 + gamma)).floor().maximum(radius + 1).minimum(best)
-            far = far.ceil()
-            least, most = 1.0, whole
-        else:
-            shrunk = (radius * (1 - gamma)).minimum(best)
-            grown = (radius * (1 + gamma)).minimum(best)
-            least, most = 0.0, whole
+        shrunk = (radius * (1 - gamma)).minimum(best)
+        grown = (radius * (1 + gamma)).minimum(best)
         found = oracle.found
         new = torch.where(value > 0, torch.where(found, shrunk, radius), grown)
-        return torch.where(found, new, far).clamp(least, most)
+        return torch.where(found, new, far).clamp(0, whole)
