@@ -49,6 +49,16 @@ class Rng:
         self._base = _mix(_mix(keys + _GOLDEN) + (steps + 1) * _GOLDEN)
         self._draws = 0
 
+    def branch(self, number: int) -> "Rng":
+        """Another stream of the same slots and steps; drawing from it moves no draw of this one.
+
+        For numbers that are needed now and then: whether batch-mates need them must not tell.
+        """
+        other = Rng.__new__(Rng)
+        other._base = _mix(_mix(self._base) + number + 1)
+        other._draws = 0
+        return other
+
     def _bits(self, shape: Sequence[int]) -> Tensor:
         self._draws += 1
         device = self._base.device

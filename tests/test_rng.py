@@ -69,3 +69,15 @@ def test_steps_draws_and_keys_give_other_numbers() -> None:
     assert key_of(1, 2) != key_of(12)
     assert key_of("1") != key_of(1)
     assert key_of("a", "b") != key_of("ab")
+
+
+def test_a_branch_moves_no_draw_of_the_stream_and_has_numbers_of_its_own() -> None:
+    plain, branched = Rng(keys(2000)), Rng(keys(2000))
+    first = plain.uniform(3)
+    twigs = [branched.branch(number).uniform(3) for number in (0, 1)]
+    assert torch.equal(branched.uniform(3), first)
+    assert torch.equal(branched.branch(1).uniform(3), twigs[1])
+    assert torch.equal(Rng(keys(2000)[5:7]).branch(0).uniform(3), twigs[0][5:7])
+    streams = torch.stack([first, *twigs]).flatten(1)
+    assert stats.kstest(twigs[0].flatten().numpy(), "uniform").pvalue > 1e-3
+    assert (torch.corrcoef(streams) - torch.eye(3)).abs().max() < 0.05

@@ -94,7 +94,6 @@ class SigmaZero(Attack):
         late = state.turn >= part
         over = turn % self.span == 0
         coin = rng.uniform() < 0.5
-        fresh = _scattered(torch.where(per_row(late | coin, x), oracle.best, x), rng)
         moved = searched = self._searched(x, state, value, gradient)
         if bool(late.any()):
             swapped = _exchanged(oracle, x, rng, state, value, gradient)
@@ -106,8 +105,11 @@ class SigmaZero(Attack):
                 age=torch.where(late & ~over, swapped.age, 0),
             )
         first_late = per_row((turn == part) & oracle.found, x)
-        adv = torch.where(per_row(over, x), fresh, moved.adv)
         clear = per_row(over, x)
+        adv = moved.adv
+        if bool(over.any()):
+            base = torch.where(per_row(late | coin, x), oracle.best, x)
+            adv = torch.where(clear, _scattered(base, rng.branch(0)), adv)
         return replace(
             moved,
             adv=torch.where(first_late, oracle.best, adv),

@@ -59,7 +59,7 @@ class SuperDeepFool(Attack):
     minimal = True
 
     steps: int = 100
-    patience: Annotated[int, Field(ge=1)] = 12
+    patience: Annotated[int, Field(ge=1)] = 8
     inertia: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     overshoot: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     classes: Annotated[int, Field(ge=2)] = 10

@@ -114,7 +114,10 @@ def algorithms(steps: int) -> dict[str, Algorithm]:
             {"steps": steps},
             {
                 "torchattacks": ("torchattacks", _torchattacks("MIFGSM", eps=True, steps=steps)),
-                "foolbox": ("foolbox", _foolbox("LinfMomentumIterativeFastGradientMethod")),
+                "foolbox": (
+                    "foolbox",
+                    _foolbox("LinfMomentumIterativeFastGradientMethod", steps=steps),
+                ),
             },
         ),
     }
