@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rbl_attacks.fab import Pull, approach
 from robustbench_lite.attack import Attack
-from robustbench_lite.geometry import Norm, flat_norm
+from robustbench_lite.geometry import Norm, flat_norm, per_row
+from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
@@ -62,7 +63,10 @@ class FABU(Attack):
         return Border(replace(threat, eps=eps / 2).random_point(x, rng))
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Border) -> Border:
-        """Linearise the borders to the nearest classes and move onto the nearest of them."""
+        """Draw an example towards the image, then move onto the nearest linearised border."""
+        lead = Loss.MARGIN(oracle.logits(state.adv), y, targeted=oracle.targeted)
+        fooled = per_row(lead > 0, x)
+        here = torch.where(fooled, x + self.beta * (state.adv - x), state.adv)
         ranked: list[Tensor] = []
         among = 1 if oracle.targeted else min(_CLASSES, oracle.classes) - 1
 
@@ -76,7 +80,7 @@ class FABU(Attack):
             others = torch.zeros(*top.shape, logits.shape[1], device=logits.device)
             return others.scatter(2, top[:, :, None], 1.0) - own[:, None]
 
-        logits, normals = oracle.gradients(state.adv, gaps)
+        logits, normals = oracle.gradients(here, gaps)
         top = logits.gather(1, ranked[0])
         value = top - logits.gather(1, y[:, None])
         value = -value if oracle.targeted else value
@@ -84,5 +88,5 @@ class FABU(Attack):
         near = value.abs() / slope.clamp(min=torch.finfo(value.dtype).tiny)
         best = near.argmin(1)
         rows = torch.arange(len(x), device=x.device)
-        norm, pull = oracle.threat.norm, Pull(self.alpha_max, self.eta, self.beta)
-        return Border(approach(pull, norm, x, state.adv, value[rows, best], normals[rows, best]))
+        norm, pull = oracle.threat.norm, Pull(self.alpha_max, self.eta, beta=1.0)  # drawn already
+        return Border(approach(pull, norm, x, here, value[rows, best], normals[rows, best]))

@@ -68,7 +68,7 @@ def _ours(norm: Norm, budget: int) -> list[Contender]:
         "ead": ({Norm.L1}, {"steps": pairs}),
         "sigma-zero": ({Norm.L0}, {"steps": pairs}),
         "fab": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": pairs}),
-        "fab-u": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": budget // 10 - 4}),
+        "fab-u": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": budget // 11 - 2}),
         "deepfool": ({Norm.L2, Norm.LINF}, {}),
         "superdeepfool": ({Norm.L2}, {}),
     }
