@@ -27,6 +27,8 @@ from robustbench_lite import (
     Norm,
     Rng,
     evaluate,
+    load_data,
+    load_model,
 )
 from robustbench_lite.geometry import flat_norm, project_l1_box
 from robustbench_lite.loss import Loss
@@ -203,3 +205,34 @@ def test_autoattack_is_made_to_the_letter() -> None:
     kinds = [type(a).__name__ for a in PLUS.stages()]
     assert kinds == ["APGD"] * 10 + ["FABU"] * 5 + ["Square", "APGDT", "FABT"]
     assert not STANDARD.supports(Lp(Norm.L1, 1.0))
+
+
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.LINF])
+def test_deepfool_looks_back_with_forward_passes_only(norm: Norm) -> None:
+    model, data, exact = plane(norm)
+    outcome = evaluate(model, DeepFool(), Lp(norm), data)
+    sizes = torch.tensor(outcome.sizes, dtype=torch.float64)
+    easy = torch.tensor([record.backwards for record in outcome.records]) == 1
+    assert int(easy.sum()) >= 12, "on a plane one move crosses, unless the box is in the way"
+    ratio = sizes[easy] / exact[easy]
+    assert float(ratio.min()) >= 1 - 1e-6
+    assert float(ratio.max()) <= 1.003, "the overshoot of 0.02 is taken back"
+
+
+def test_superdeepfool_needs_one_gradient_a_move_and_comes_to_rest() -> None:
+    model, data, exact = plane(Norm.L2, faces=4)
+    outcome = evaluate(model, SuperDeepFool(steps=10_000), Lp(Norm.L2), data)
+    assert max(record.backwards for record in outcome.records) < 100
+    long = evaluate(model, SuperDeepFool(steps=300, patience=300), Lp(Norm.L2), data)
+    assert sum(outcome.sizes) <= 1.02 * sum(long.sizes)
+    assert (torch.tensor(outcome.sizes) / exact).min() >= 1 - 1e-6
+
+
+def test_superdeepfool_turns_by_a_part_to_get_nearer() -> None:
+    model, data = load_model("digits-cnn-at"), load_data("digits").take(range(150))
+    plain, turning = (
+        evaluate(model, SuperDeepFool(inertia=inertia), Lp(Norm.L2), data).sizes
+        for inertia in (0.0, 3.0)
+    )
+    assert len(plain) == len(turning)
+    assert sum(turning) < 0.985 * sum(plain)
