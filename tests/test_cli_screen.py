@@ -88,6 +88,17 @@ def test_everything_registered_can_be_shown(forked_rbl, tmp_path, kind):
         }[kind]
         for part in expected:
             assert part in done.stdout
+        assert "Args:" not in done.stdout
+
+
+def test_each_setting_stands_beside_what_it_does(forked_rbl, tmp_path):
+    shown = forked_rbl("show", "spatial", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    (at,) = [i for i, line in enumerate(shown) if line.startswith("  steps = 775  ")]
+    assert "queries at the most" in shown[at]
+    assert shown[at + 1].startswith(" " * shown[at].index("queries"))
+    assert max(map(len, shown[at : at + 6])) <= 80
+    raises = shown.index("Raises:")
+    assert shown[raises - 1] == ""
 
 
 LIBRARIES = ("torchattacks", "foolbox", "art", "advlib")

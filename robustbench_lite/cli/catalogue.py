@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,17 @@ def _unfolded(text: str) -> str:
     return "\n\n".join(part if "\n " in part else part.replace("\n", " ") for part in parts)
 
 
+def _arguments(text: str) -> tuple[str, dict[str, str]]:
+    """A docstring without its section Args, and what that section says of each name."""
+    section = re.search(r"\n*^Args:\n((?: +.*\n?)+)", text, re.MULTILINE)
+    if section is None:
+        return text, {}
+    entries = re.split(r"^ {4}(\w+): ", section[1], flags=re.MULTILINE)[1:]
+    told = {name: " ".join(said.split()) for name, said in zip(*[iter(entries)] * 2, strict=True)}
+    parts = (text[: section.start()], text[section.end() :].strip("\n"))
+    return "\n\n".join(part for part in parts if part), told
+
+
 def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
     """Show one model, attack, defense, data set or architecture."""
     from robustbench_lite.cli import screen
@@ -105,6 +117,8 @@ def _title(out: Console, name: str, rest: str) -> None:
 
 
 def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
+    from rich.table import Table
+
     from robustbench_lite.attack import Attack, Plan
     from robustbench_lite.registry import Kind
 
@@ -114,16 +128,21 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
             out.print(f"  {stage}")
         return
     _title(out, name, f"{str(kind).removesuffix('s')}: {_first_line(thing)}")
-    if inspect.isclass(thing):
-        out.print(_unfolded(inspect.getdoc(thing) or "") + "\n")
+    text, told = _arguments((inspect.getdoc(thing) or "") if inspect.isclass(thing) else "")
+    if text:
+        out.print(_unfolded(text) + "\n")
     if dataclasses.is_dataclass(thing):
         how = f"--threat {name}:KEY=VALUE,..." if kind is Kind.THREATS else "--set KEY=VALUE"
         out.print(f"Settings ({how}) and their defaults:")
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column()
         for field in dataclasses.fields(thing):
             if kind is Kind.THREATS and field.name in ("access", "queries"):  # options of their own
                 continue
             default = "" if field.default is dataclasses.MISSING else f" = {field.default}"
-            out.print(f"  {field.name}{default}")
+            table.add_row(f"  {field.name}{default}", told.get(field.name, ""))
+        out.print(table)
     elif kind is Kind.ATTACKS and not inspect.isclass(thing):
         out.print(f"Write {name}:NAME, with the settings of its attack NAME.")
     elif not inspect.isclass(thing):
