@@ -47,7 +47,7 @@ def measure(
     repeats: int,
     *,
     once: Collection[str] = (),
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], object] = lambda: None,
     keep: Callable[[int], bool] = lambda _round: True,
 ) -> dict[str, Laps]:
     """Time every run in `repeats` rounds.

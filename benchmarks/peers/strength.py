@@ -120,7 +120,8 @@ def _run(c: Contender, part: Subject, norm: Norm, budget: int) -> tuple[Tensor, 
                     tracker.note(adv, fast(adv))
         except OverBudgetError:
             note = "stopped at the budget"
-        part.forget()
+        if part.forget():
+            note = "changed the model, which was brought back"
         holds = part.logits(tracker.adv).argmax(1) != y
         found.append(tracker.best.where(holds, torch.inf))
         most = max(most, tracker.spent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +25,12 @@ class Subject:
     model: nn.Module
     data: Dataset
     batch: int
+    state: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember the parameters and buffers: peers have been seen to change them."""
+        state = {name: value.clone() for name, value in self.model.state_dict().items()}
+        object.__setattr__(self, "state", state)
 
     @property
     def x(self) -> Tensor:
@@ -63,10 +69,19 @@ class Subject:
         logits = self.logits(adv.clamp(0, 1))
         return (logits.argmax(1) != self.y) & torch.isfinite(logits).all(1)
 
-    def forget(self) -> None:
-        """Bring the model back after a contender: eval mode, no gradients left on parameters."""
+    def forget(self) -> bool:
+        """Bring the model back after a contender: eval mode, no gradients, its own state.
+
+        Returns:
+            Had a parameter or buffer changed?
+        """
         self.model.eval()
         self.model.zero_grad(set_to_none=True)
+        now = self.model.state_dict()
+        changed = any(not torch.equal(now[name], value) for name, value in self.state.items())
+        if changed:
+            self.model.load_state_dict(self.state)
+        return changed
 
 
 def add_options(parser: argparse.ArgumentParser, *, n: int, batch: int, repeats: int) -> None:
