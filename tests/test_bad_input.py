@@ -32,8 +32,8 @@ ATTACK = ("attack", *MODEL, "--attack", "fgsm", "--n", "20")
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_an_option_that_cannot_be_used(refused, changes, parts):
-    said = refused(*ATTACK, "--json", "out.json", "--save-adversarials", "out.npz", *changes)
+def test_an_option_that_cannot_be_used(forked_refused, changes, parts):
+    said = forked_refused(*ATTACK, "--json", "out.json", "--save-adversarials", "out.npz", *changes)
     for part in parts:
         assert part in said
 
@@ -95,8 +95,8 @@ def test_a_setting_that_is_not_a_number(forked_refused):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_command_line_that_is_not_complete_or_not_known(refused, arguments, parts):
-    said = refused(*arguments)
+def test_a_command_line_that_is_not_complete_or_not_known(forked_refused, arguments, parts):
+    said = forked_refused(*arguments)
     for part in parts:
         assert part in said
 

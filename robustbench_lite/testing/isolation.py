@@ -26,7 +26,7 @@ from robustbench_lite.testing.trial import Trial, by_id, limited, require, seen_
 from robustbench_lite.threat import Access, Threat
 
 _FEW = 12
-_SOME = 30  # enough for an attack that searches in several rounds
+_SOME = 20  # enough for an attack that searches in several rounds
 _CLOSE = 1e-4
 
 
