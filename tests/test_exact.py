@@ -103,6 +103,17 @@ def test_cw_finds_the_distance_to_a_plane() -> None:
     assert_sizes(outcome, distances(data, weight, Norm.L2))
 
 
+@pytest.mark.parametrize("far", [0.003, 0.03, 0.3])
+def test_one_search_of_cw_is_enough_at_any_distance(far: float) -> None:
+    weight = weights(15)
+    values = far * float(weight.norm()) * (1 + 0.2 * torch.rand(20, generator=stream(16)))
+    data = Dataset(spread_images(weight, values, 17), torch.ones(20, dtype=torch.long))
+    attack = load_attack("cw", steps=100, searches=1)
+    assert_sizes(
+        evaluate(Plane(weight), attack, Lp(Norm.L2), data), distances(data, weight, Norm.L2)
+    )
+
+
 def test_cw_finds_the_nearer_of_two_planes() -> None:
     weight = weights(8)
     half = 0.3 * float(weight.norm())

@@ -64,7 +64,7 @@ def _ours(norm: Norm, budget: int) -> list[Contender]:
         "fmn": (set(Norm), {"steps": pairs}),
         "pdpgd": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": pairs}),
         "ddn": ({Norm.L2}, {"steps": pairs}),
-        "cw": ({Norm.L2}, {"steps": pairs}),
+        "cw": ({Norm.L2}, {"steps": pairs, "patience": 9}),
         "ead": ({Norm.L1}, {"steps": pairs}),
         "sigma-zero": ({Norm.L0}, {"steps": pairs}),
         "fab": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": pairs}),

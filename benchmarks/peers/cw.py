@@ -29,10 +29,6 @@ def main() -> None:
 
     def everybody(settings: Search) -> dict[str, Run]:
         runs: dict[str, Run] = {OURS: our_cw(subject, settings)}
-        for searches in (3, 2):  # beside torchattacks, which has no search and so spends less
-            if searches < settings.searches:
-                name = f"ours, {searches} x {settings.steps}"
-                runs[name] = our_cw(subject, Search(searches, settings.steps))
         return runs | {name: builds[name](subject, settings) for name in peers}
 
     measure(everybody(Search(1, 10)), 1, between=subject.forget)  # warm up
