@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from robustbench_lite.errors import InputError, WrongModelError
+from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access
 
 _AGREEMENT = 1e-4
@@ -28,6 +29,11 @@ class Classifier(nn.Module):
         classes: class names, if known.
         access: the most that this classifier can give (a scores-only one has no gradients).
         name: what tables call it.
+
+    Attributes:
+        randomized: equal images can get unequal logits; `forward` takes the random numbers as a
+            second argument, so that attackers average over draws and every draw can be repeated.
+        naive: attackers are given a gradient that does not know of the defense.
 
     Raises:
         InputError: only one of `mean` and `std` is given, a std is not positive, or the bounds are
@@ -71,14 +77,18 @@ class Classifier(nn.Module):
     scale: Tensor
     shift: Tensor
     plain: bool
+    randomized: bool = False
+    naive: bool = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """Logits (N, K) float32 of images (N, C, H, W) in [0, 1].
+
+        `rng` gives the random numbers of a randomized classifier; None draws them anew.
 
         Raises:
             WrongModelError: the model returned something else than (N, K) with K >= 2.
         """
-        logits = self.model(x if self.plain else x * self.scale + self.shift)
+        logits = self._ask(x if self.plain else x * self.scale + self.shift, rng)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != x.shape[0]:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise WrongModelError(
@@ -91,6 +101,11 @@ class Classifier(nn.Module):
                 "return two logits for a two-class problem, for example (-z, z)"
             )
         return logits.float()
+
+    def _ask(self, x: Tensor, rng: Rng | None) -> object:
+        inner = self.model
+        randomized = isinstance(inner, Classifier) and inner.randomized
+        return inner(x, rng) if randomized else inner(x)
 
     @property
     def device(self) -> torch.device:
@@ -174,7 +189,8 @@ def prepare(classifier: Classifier, example: Tensor) -> Classifier:
         if channels_last:
             folded = folded.to(memory_format=torch.channels_last)
         copied.model = _Prepared(folded.eval().requires_grad_(False), channels_last)
-        expected, got = classifier(example), copied(example)
+        rngs = Rng(torch.arange(len(example))), Rng(torch.arange(len(example)))
+        expected, got = classifier(example, rngs[0]), copied(example, rngs[1])
         tolerance = _AGREEMENT * expected.abs().max()
         same = bool(((expected - got).abs() <= tolerance).all())
     return copied if same else classifier

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from robustbench_lite.classifier import Classifier
+from robustbench_lite.defended import Defended
 from robustbench_lite.rng import Rng
 from robustbench_lite.settings import check_fields
 from robustbench_lite.threat import Lp
@@ -50,3 +51,26 @@ class Wrapping(Defense):
     @abstractmethod
     def wrap(self, classifier: Classifier) -> Classifier:
         """The defended classifier."""
+
+
+@dataclass(frozen=True)
+class Transform(Wrapping):
+    """A defense that changes the image before the classifier looks."""
+
+    @abstractmethod
+    def images(self, x: Tensor, rng: Rng) -> Tensor:
+        """(N, C, H, W) in [0, 1]: what the classifier sees instead of `x`.
+
+        `rng` is keyed by sample and question; only a `randomized` transform draws from it.
+        """
+
+    def stand_in(self, x: Tensor, rng: Rng) -> Tensor:
+        """(N, C, H, W) what the adaptive attacker differentiates in place of `images`.
+
+        The image itself, if not overridden (BPDA); `images` where that has a gradient.
+        """
+        return x
+
+    def wrap(self, classifier: Classifier) -> Classifier:
+        """The classifier behind this change, after those that it has already."""
+        return Defended(classifier, self)

@@ -184,6 +184,7 @@ class _Run:
         if self.settings.exact:
             sample = sample[torch.arange(self.settings.width).clamp(max=count - 1)]
         device, work = self.settings.device, self.work
+        keys = work.keys[sample].to(device)
         oracle: Oracle[Threat] = Oracle(
             self._passes(self.classifier),
             self.threat,
@@ -193,9 +194,9 @@ class _Run:
             targeted=work.targeted,
             minimal=self.attack.minimal,
             budget=work.budget[sample],
+            keys=keys,
             surrogate=None if work.surrogate is None else self._passes(work.surrogate),
         )
-        keys = work.keys[sample].to(device)
         step = torch.zeros_like(keys)
         state = self.attack.start(oracle, oracle.x, oracle.y, Rng(keys, step))
         slots = _Slots(sample.to(device), keys, step, oracle, state)

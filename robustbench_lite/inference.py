@@ -8,23 +8,34 @@ from torch import Tensor
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.engine import Settings
 from robustbench_lite.errors import InputError, WrongModelError
+from robustbench_lite.rng import Rng
 
 
-def predict(classifier: Classifier, x: Tensor, settings: Settings) -> Tensor:
-    """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it."""
+def predict(
+    classifier: Classifier, x: Tensor, settings: Settings, keys: Tensor | None = None
+) -> Tensor:
+    """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it.
+
+    `keys` (N,) int64 decide the random numbers of a randomized classifier.
+    """
     parts = []
     with torch.no_grad():
         for first in range(0, len(x), settings.width):
             chunk = x[first : first + settings.width]
             rows = torch.arange(settings.width if settings.exact else len(chunk))
-            padded = chunk[rows.clamp(max=len(chunk) - 1)].to(settings.device)
-            parts.append(_ask(classifier, padded)[: len(chunk)].cpu())
+            rows = rows.clamp(max=len(chunk) - 1)
+            padded = chunk[rows].to(settings.device)
+            rng = None
+            if keys is not None and classifier.randomized:
+                rng = Rng(keys[first + rows].to(settings.device))
+            parts.append(_ask(classifier, padded, rng)[: len(chunk)].cpu())
     return torch.cat(parts)
 
 
-def _ask(classifier: Classifier, x: Tensor) -> Tensor:
+def _ask(classifier: Classifier, x: Tensor, rng: Rng | None) -> Tensor:
     try:
-        return classifier(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        answer: Tensor = classifier(x) if rng is None else classifier(x, rng)
+        return answer
     except WrongModelError:
         raise
     except RuntimeError as error:

@@ -23,7 +23,7 @@ from robustbench_lite.inference import predict
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import reached
 from robustbench_lite.results import Outcome, Record
-from robustbench_lite.rng import key_of
+from robustbench_lite.rng import key_of, numbered
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Threat
 
@@ -122,7 +122,9 @@ class _Judge:
         self.source = source
         self.doubts: list[str] = []
         self.started = time.perf_counter()
-        clean = predict(classifier, data.x, settings)
+        self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
+        self.rounds = 0
+        clean = predict(classifier, data.x, settings, self._draws())
         self.classes = clean.shape[1]
         checked_for(data, self.classes)
         self.finite = torch.isfinite(clean).all(1)
@@ -152,6 +154,15 @@ class _Judge:
 
     def _is_random(self, clean: Tensor) -> bool:
         some = self.data.x[:_PROBE]
+        if self.classifier.naive:
+            self.doubts.append("the attack does not know of the defenses: this is not robustness")
+        if self.classifier.randomized:
+            if not self.classifier.naive:
+                self.doubts.append(
+                    f"the defense is random: gradients are averaged over {_EOT} draws, "
+                    "and every verdict is one more draw"
+                )
+            return not self.classifier.naive
         again = predict(self.classifier, some, self.settings)
         first = clean[: len(some)]
         both = torch.isfinite(again) & torch.isfinite(first)
@@ -164,9 +175,15 @@ class _Judge:
             )
         return differs
 
+    def _draws(self) -> Tensor:
+        """(N,) int64 random keys of the samples for one more look of the judge."""
+        self.rounds += 1
+        return numbered(self.keys, torch.full_like(self.keys, self.rounds))
+
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_PROBE].to(self.settings.device)
-        fast = self.classifier if self.random else prepare(self.classifier, example)
+        foreign = self.random and not self.classifier.randomized
+        fast = self.classifier if foreign else prepare(self.classifier, example)
         if self.source is not None:
             self.source = prepare(self.source, example)
         runs: Counter[str] = Counter()
@@ -235,7 +252,7 @@ class _Judge:
             return verified
         at, adv = rows[claimed], claims.adv[claimed]
         images = self.threat.render(self.data.x[at], adv)
-        logits = predict(self.classifier, images, self.settings)
+        logits = predict(self.classifier, images, self.settings, self._draws()[at])
         success = reached(logits, self.targets[at], targeted=isinstance(self.goal, Targeted))
         boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
         holds = success & boxed

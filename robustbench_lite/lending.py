@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
+from robustbench_lite.rng import numbered
 from robustbench_lite.threat import Access
 
 
@@ -30,13 +31,14 @@ class Lent(nn.Module):
             was is known only if as many rows were asked as there are slots; else it is everyone's.
     """
 
-    def __init__(self, passes: Passes, access: Access, classes: int, slots: int) -> None:
+    def __init__(self, passes: Passes, access: Access, classes: int, keys: Tensor) -> None:
         super().__init__()
         device = passes.classifier.device
         self.passes, self.access, self.classes = passes, access, classes
         self.device_anchor = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
         self.forwards = self.backwards = 0
-        self.invalid = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.keys, self.calls = keys, 0
+        self.invalid = torch.zeros(len(keys), dtype=torch.bool, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, K) float32."""
@@ -46,13 +48,22 @@ class Lent(nn.Module):
         self.forwards += len(images) * self.passes.eot
         follow = torch.is_grad_enabled() and self.access >= Access.GRADIENTS
         with torch.set_grad_enabled(follow):
-            logits = self.passes.answers(images)
+            logits = self.passes.answers(images, self._questions(len(images)))
         if logits.requires_grad:
             logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         self._watch(images.detach(), logits.detach())
         if self.access >= Access.SCORES:
             return logits
         return nn.functional.one_hot(logits.argmax(1), self.classes).to(logits.dtype)
+
+    def _questions(self, rows: int) -> Tensor | None:
+        """(rows,) random keys; they are those of the slots if a row is asked for each slot."""
+        if not self.passes.classifier.randomized:
+            return None
+        self.calls += 1
+        row, slots = torch.arange(rows, device=self.keys.device), len(self.keys)
+        keys = numbered(self.keys[row % slots], row // slots)
+        return numbered(keys, torch.full_like(keys, self.calls))
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient) * self.passes.eot
@@ -81,7 +92,7 @@ def lend(oracle: Oracle[Any]) -> Iterator[Lent]:
             "a cap on queries; leave out the cap or choose an attack of ours"
         )
     slots = len(oracle.x)
-    lent = Lent(oracle.passes, oracle.access, oracle.classes, slots).eval()
+    lent = Lent(oracle.passes, oracle.access, oracle.classes, oracle.keys).eval()
     yield lent
     book = oracle.ledger
     told = oracle.surrogate is None

@@ -14,6 +14,7 @@ from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import Objective, reached
 from robustbench_lite.passes import Passes
+from robustbench_lite.rng import numbered
 from robustbench_lite.threat import Access, Threat
 
 _UNLIMITED = 2**62
@@ -35,6 +36,8 @@ class Oracle(Generic[T]):
         threat: what the attacker may do; its geometry serves every norm.
         classes: how many logits the classifier gives.
         targeted: y is the class to reach, not the class to leave.
+        keys: (N,) int64 that decide, with the count of what was asked, the random numbers of a
+            randomized classifier.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Oracle(Generic[T]):
         targeted: bool = False,
         minimal: bool = False,
         budget: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> None:
         unlimited = torch.full((len(x),), _UNLIMITED, dtype=torch.int64)
         self.target = target
@@ -59,6 +63,8 @@ class Oracle(Generic[T]):
         self.minimal = minimal
         self.x = x
         self.y = y
+        self.keys = torch.zeros_like(y) if keys is None else keys
+        self.asked = torch.zeros_like(y)
         self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget)
 
     @property
@@ -122,6 +128,7 @@ class Oracle(Generic[T]):
         some = self.take(rows)
         yield some
         self.ledger.write(rows, some.ledger)
+        self.asked[rows] = some.asked
 
     def gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> Tensor:
         """(N, C, H, W) the gradient of `loss` at `adv`. One forward and one backward pass.
@@ -181,16 +188,27 @@ class Oracle(Generic[T]):
 
     def take(self, index: Tensor) -> Oracle[T]:
         """The same view for some of the slots (repeats allowed)."""
-        return self._with(self.x[index], self.y[index], self.ledger.take(index))
+        return self._with(
+            x=self.x[index],
+            y=self.y[index],
+            keys=self.keys[index],
+            asked=self.asked[index],
+            ledger=self.ledger.take(index),
+        )
 
     def join(self, other: Oracle[T]) -> Oracle[T]:
         """The same view for these slots and those of `other`."""
-        x, y = torch.cat([self.x, other.x]), torch.cat([self.y, other.y])
-        return self._with(x, y, self.ledger.join(other.ledger))
+        return self._with(
+            x=torch.cat([self.x, other.x]),
+            y=torch.cat([self.y, other.y]),
+            keys=torch.cat([self.keys, other.keys]),
+            asked=torch.cat([self.asked, other.asked]),
+            ledger=self.ledger.join(other.ledger),
+        )
 
-    def _with(self, x: Tensor, y: Tensor, ledger: Ledger) -> Oracle[T]:
+    def _with(self, **rows: Tensor | Ledger) -> Oracle[T]:
         view: Oracle[T] = Oracle.__new__(Oracle)
-        vars(view).update(vars(self) | {"x": x, "y": y, "ledger": ledger})
+        vars(view).update(vars(self) | rows)
         return view
 
     def _require(self, needed: Access, what: str) -> None:
@@ -221,7 +239,7 @@ class Oracle(Generic[T]):
         chosen = points.flatten(0, 1) if whole else points[slot, number]
         once = whole and points.shape[1] == 1
         images = self.threat.render(self.x if once else self.x[slot], chosen)
-        logits = self.passes.logits(images)
+        logits = self.passes.logits(images, self._questions(slot, number))
         self._note(chosen, images, logits, slot)
         return logits
 
@@ -233,7 +251,7 @@ class Oracle(Generic[T]):
         `climb` sees the logits of all slots, with zeros for those without budget.
         """
         self._require(Access.GRADIENTS, "gradients")
-        slot, _ = self._spend(1)
+        slot, number = self._spend(1)
         shape = self.x.shape[1:]
         if not len(slot):
             rows = len(climb(torch.zeros(len(adv), self.classes, device=adv.device)))
@@ -248,13 +266,20 @@ class Oracle(Generic[T]):
                 return climb(logits)
             return climb(logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits))
 
-        logits, slopes = self.passes.slopes(images, climb_all)
+        keys = self._questions(slot, number)
+        logits, slopes = self.passes.slopes(images, climb_all, keys)
         self._charge_backwards(slot, slopes.shape[1])
         self._note(point, images, logits, slot)
         if whole:
             return logits, slopes
         answers = logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits)
         return answers, slopes.new_zeros(len(adv), *slopes.shape[1:]).index_copy(0, slot, slopes)
+
+    def _questions(self, slot: Tensor, number: Tensor) -> Tensor | None:
+        """(M,) the keys of questions just charged for: of each the slot and its number."""
+        if not self.passes.classifier.randomized:
+            return None
+        return numbered(self.keys[slot], self.asked[slot] - number)
 
     def _charge_backwards(self, slot: Tensor, count: int) -> None:
         book = self.ledger
@@ -270,6 +295,7 @@ class Oracle(Generic[T]):
         """
         book = self.ledger
         n, device = len(book.queries), book.queries.device
+        self.asked = self.asked + asked
         everyone = torch.arange(n, device=device).repeat_interleave(asked)
         numbers = torch.arange(asked, device=device).repeat(n)
         if self.surrogate is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import UnsupportedError
+from robustbench_lite.rng import Rng
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,53 @@ class Passes:
     exact: bool = False
     eot: int = 1
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(M, K) logits of images (M, C, H, W), without gradients."""
-        with torch.no_grad():
-            return self.answers(images)
+    def logits(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
+        """(M, K) logits of images (M, C, H, W), without gradients.
 
-    def answers(self, images: Tensor) -> Tensor:
+        `keys` (M,) int64 decide the random numbers of a randomized classifier.
+        """
+        with torch.no_grad():
+            return self.answers(images, keys)
+
+    def answers(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """(M, K) logits of images (M, C, H, W); gradients flow where torch is told to record."""
-        logits = self._call(images)
-        for _ in range(self.eot - 1):
-            logits = logits + self._call(images)
+        logits = self._call(images, keys, 0)
+        for number in range(1, self.eot):
+            logits = logits + self._call(images, keys, number)
         return logits / self.eot
 
     def slopes(
-        self, images: Tensor, climb: Callable[[Tensor], list[Tensor]]
+        self,
+        images: Tensor,
+        climb: Callable[[Tensor], list[Tensor]],
+        keys: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits (M, K) of images (M, C, H, W), and gradients (M, R, C, H, W).
 
         Args:
             images: where.
             climb: from logits to R tensors; of the sum of each the gradient is taken.
+            keys: (M,) int64 for a randomized classifier, as for `logits`.
 
         Raises:
             UnsupportedError: the classifier has no gradient.
         """
-        logits, slopes = self._slopes_once(images, climb)
-        for _ in range(self.eot - 1):
-            more = self._slopes_once(images, climb)
+        logits, slopes = self._slopes_once(images, climb, keys, 0)
+        for number in range(1, self.eot):
+            more = self._slopes_once(images, climb, keys, number)
             logits, slopes = logits + more[0], slopes + more[1]
         return logits / self.eot, slopes / self.eot
 
     def _slopes_once(
-        self, images: Tensor, climb: Callable[[Tensor], list[Tensor]]
+        self,
+        images: Tensor,
+        climb: Callable[[Tensor], list[Tensor]],
+        keys: Tensor | None,
+        number: int,
     ) -> tuple[Tensor, Tensor]:
         leaf = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = self._call(leaf)
+            logits = self._call(leaf, keys, number)
             if not logits.requires_grad:
                 raise UnsupportedError(
                     f"model {self.classifier.name!r} gives no gradient; wrap it in "
@@ -77,12 +89,21 @@ class Passes:
         whole = slopes[0][:, None] if len(slopes) == 1 else torch.stack(slopes, 1)
         return logits.detach(), torch.nan_to_num(whole, 0.0, 0.0, 0.0)
 
-    def _call(self, images: Tensor) -> Tensor:
+    def _call(self, images: Tensor, keys: Tensor | None, number: int) -> Tensor:
         if not self.exact and len(images) <= self.width:
-            return self.classifier(images)  # type: ignore[no-any-return]  # nn.Module.__call__
+            return self._ask(images, keys, number)
         parts = []
-        for part in torch.split(images, self.width):
-            missing = self.width - len(part) if self.exact else 0
-            full = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
-            parts.append(self.classifier(full)[: len(part)])
+        for first in range(0, len(images), self.width):
+            count = min(self.width, len(images) - first)
+            rows = torch.arange(self.width if self.exact else count, device=images.device)
+            rows = first + rows.clamp(max=count - 1)
+            some = None if keys is None else keys[rows]
+            parts.append(self._ask(images[rows], some, number)[:count])
         return torch.cat(parts)
+
+    def _ask(self, images: Tensor, keys: Tensor | None, number: int) -> Tensor:
+        model = self.classifier
+        if keys is None or not model.randomized:
+            return model(images)  # type: ignore[no-any-return]  # nn.Module.__call__
+        steps = torch.full_like(keys, number)
+        return model(images, Rng(keys, steps))  # type: ignore[no-any-return]  # nn.Module.__call__

@@ -20,7 +20,7 @@ from robustbench_lite.attack import Plan
 from robustbench_lite.card import Card, Recipe, read_card
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset, Split
-from robustbench_lite.defense import Defense
+from robustbench_lite.defense import Defense, Wrapping
 from robustbench_lite.errors import InputError, unknown
 from robustbench_lite.threat import Threat
 
@@ -165,22 +165,64 @@ def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
         ) from error
 
 
-def load_model(spec: str) -> Classifier:
+def load_model(spec: str, *, naive: bool = False) -> Classifier:
     """The classifier of a registered name, or of a .safetensors file with its card beside it.
 
+    Defenses at inference may follow, in the order in which an image passes them:
+    `mnist-cnn+jpeg?quality=50+bit-depth`.
+
+    Args:
+        spec: what to load.
+        naive: give attackers gradients that do not know of the defenses, to show what that hides.
+
     Raises:
-        InputError: no such model, or its files cannot be used.
+        InputError: no such model or defense, or its files cannot be used.
     """
-    return model_from(weights_of(spec))
+    base, defenses = _parts(spec)
+    classifier = model_from(weights_of(base))
+    classifier.naive = naive and bool(defenses)
+    for text in defenses:
+        name = f"{classifier.name}+{text}"
+        classifier = _wrapping(text).wrap(classifier)
+        classifier.name = name
+    return classifier.eval()
+
+
+def _parts(spec: str) -> tuple[str, list[str]]:
+    """The model and the defenses of a spec; a file's name may have a plus sign in it."""
+    if Path(spec).is_file():
+        return spec, []
+    base, *defenses = spec.split("+")
+    return base, defenses
+
+
+def _wrapping(text: str) -> Wrapping:
+    name, _, query = text.partition("?")
+    values: dict[str, object] = {}
+    for setting in filter(None, query.split("&")):
+        key, equals, value = setting.partition("=")
+        if not equals or not key or key in values:
+            raise InputError(
+                f"defense {text!r}: {setting!r} is not one KEY=VALUE each; "
+                f"write it as {name}?key=value&other=value"
+            )
+        values[key] = value
+    defense = load_defense(name, **values)
+    if not isinstance(defense, Wrapping):
+        raise InputError(
+            f"defense {name!r} is trained in and cannot follow a plus sign; "
+            f"train a model with rbl train --defense {name}"
+        )
+    return defense
 
 
 def load_card(spec: str) -> Card:
-    """The card of a registered model, or of a .safetensors file.
+    """The card of a registered model, or of a .safetensors file, whatever defenses follow.
 
     Raises:
         InputError: no such model, or its card cannot be read.
     """
-    return read_card(weights_of(spec).with_suffix(".toml"))
+    return read_card(weights_of(_parts(spec)[0]).with_suffix(".toml"))
 
 
 def weights_of(spec: str) -> Path:

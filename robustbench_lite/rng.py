@@ -36,6 +36,11 @@ def _mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
+def numbered(keys: Tensor, numbers: Tensor) -> Tensor:
+    """(N,) int64 keys made of `keys` (N,) and `numbers` (N,): one for each question of a slot."""
+    return _mix(_mix(keys + _GOLDEN) + (numbers + 1) * _GOLDEN)
+
+
 class Rng:
     """The random stream of each slot of a batch, at the step where that slot stands.
 
@@ -46,7 +51,7 @@ class Rng:
 
     def __init__(self, keys: Tensor, steps: Tensor | None = None) -> None:
         steps = torch.zeros_like(keys) if steps is None else steps
-        self._base = _mix(_mix(keys + _GOLDEN) + (steps + 1) * _GOLDEN)
+        self._base = numbered(keys, steps)
         self._draws = 0
 
     def branch(self, number: int) -> "Rng":

@@ -52,7 +52,14 @@ def rbl() -> Rbl:
 
 
 _FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(["robustbench_lite.judge", "robustbench_lite.registry"])
+_FORK.set_forkserver_preload(
+    [
+        "robustbench_lite.judge",
+        "robustbench_lite.registry",
+        "robustbench_lite.cli.program",
+        "robustbench_lite.cli.screen",
+    ]
+)
 
 
 def _main(arguments: list[str], cwd: Path, output: Path, environment: dict[str, str]) -> None:

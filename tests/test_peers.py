@@ -223,7 +223,7 @@ def test_images_and_labels_are_lent_as_copies() -> None:
 
 
 def test_the_module_that_is_lent_hides_the_model() -> None:
-    module = Lent(Passes(Classifier(LINEAR)), Access.GRADIENTS, 2, 1)
+    module = Lent(Passes(Classifier(LINEAR)), Access.GRADIENTS, 2, torch.zeros(1).long())
     assert [len(p) for p in module.parameters()] == [1]
     assert list(module.children()) == []
 

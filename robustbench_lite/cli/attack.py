@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 def attack(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A registered model or a .safetensors file.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A registered model or a .safetensors file; defenses may follow: mnist-cnn+jpeg.",
+        ),
     ],
     attacks: Annotated[
         list[str],
@@ -69,6 +74,9 @@ def attack(
     exact: Annotated[
         bool, typer.Option("--exact", help="Equal bit by bit for every batch size, at some cost.")
     ] = False,
+    naive: Annotated[
+        bool, typer.Option("--naive", help="Attack without knowing of the defenses after +.")
+    ] = False,
     json_file: options.JsonFile = None,
     save: Annotated[
         Path | None,
@@ -98,7 +106,9 @@ def attack(
     from robustbench_lite.sweep import sweep
 
     plans = [options.plan_of(name, given, restarts) for name in attacks]
-    classifier, card = options.model_of(model, options.device_of(device))
+    classifier, card = options.model_of(model, options.device_of(device), naive=naive)
+    if naive and not classifier.naive:
+        raise InputError(f"--naive: {model} has no defense to ignore; leave it out, or add +jpeg")
     goal = options.goal_of(targeted, card)
     by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
     source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]

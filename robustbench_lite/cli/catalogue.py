@@ -120,6 +120,7 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
     from rich.table import Table
 
     from robustbench_lite.attack import Attack, Plan
+    from robustbench_lite.defense import Wrapping
     from robustbench_lite.registry import Kind
 
     if isinstance(thing, Plan):
@@ -132,7 +133,11 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
     if text:
         out.print(_unfolded(text) + "\n")
     if dataclasses.is_dataclass(thing):
-        how = f"--threat {name}:KEY=VALUE,..." if kind is Kind.THREATS else "--set KEY=VALUE"
+        how = "--set KEY=VALUE"
+        if kind is Kind.THREATS:
+            how = f"--threat {name}:KEY=VALUE,..."
+        elif inspect.isclass(thing) and issubclass(thing, Wrapping):
+            how = f"--model MODEL+{name}?KEY=VALUE&..."
         out.print(f"Settings ({how}) and their defaults:")
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)

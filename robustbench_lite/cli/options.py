@@ -198,7 +198,7 @@ def goal_of(targeted: str | None, card: Card) -> Goal:
     )
 
 
-def model_of(spec: str, device: torch.device) -> tuple[Classifier, Card]:
+def model_of(spec: str, device: torch.device, *, naive: bool = False) -> tuple[Classifier, Card]:
     """The classifier of --model on its device, and its card.
 
     Raises:
@@ -206,4 +206,4 @@ def model_of(spec: str, device: torch.device) -> tuple[Classifier, Card]:
     """
     from robustbench_lite.registry import load_card, load_model
 
-    return load_model(spec).to(device), load_card(spec)
+    return load_model(spec, naive=naive).to(device), load_card(spec)

@@ -205,7 +205,10 @@ def _train(
 
     defense = registry.load_defense(recipe.defense, **recipe.defense_set)
     if not isinstance(defense, Training):
-        raise InputError(f"defense {recipe.defense!r} is not trained in; it wraps a trained model")
+        raise InputError(
+            f"defense {recipe.defense!r} is not trained in; "
+            f"write it behind a model, as mnist-cnn+{recipe.defense}"
+        )
     learned = registry.load_data(recipe.data, Split.TRAIN)
     if recipe.exclude:
         learned = learned.without(registry.load_data(recipe.exclude))
