@@ -103,7 +103,7 @@ def _adv_lib(norm: Norm, budget: int) -> dict[str, Peer]:
     }
     if norm is Norm.L0:
         made["sigma_zero"] = lambda m, x, y: attacks.sigma_zero(m, x, y, num_steps=pairs)
-        made["vfga"] = lambda m, x, y: attacks.vfga(m, x, y)
+        made["vfga"] = lambda m, x, y: attacks.vfga(m, x, y, targeted=False)
         made["pdpgd"] = lambda m, x, y: attacks.pdpgd(m, x, y, norm=0, num_steps=pairs)
     if norm is not Norm.L0:
         made["pdpgd"] = lambda m, x, y: attacks.pdpgd(m, x, y, norm=p, num_steps=pairs)
