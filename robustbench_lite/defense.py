@@ -1,6 +1,7 @@
 """The contracts of a defense: one that is trained in, or one that wraps a trained classifier."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +43,16 @@ class Training(Defense):
             threat: what to become robust against, at the present point of the warm-up.
             rng: random numbers keyed by sample and epoch.
         """
+
+    def losses(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng
+    ) -> Iterator[Tensor]:
+        """What to minimise on one batch, one after the other; `loss` only, if not overridden.
+
+        When the next one is asked for, the trainer has gone back through the last and has moved
+        the weights.
+        """
+        yield self.loss(model, x, y, threat, rng)
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,23 @@ def load_threat(name: str, **fields: object) -> Threat:
     return threat
 
 
-def load_defense(name: str, **fields: object) -> Defense:
-    """The defense registered under `name`, with some fields set.
+def load_defense(spec: str, **fields: object) -> Defense:
+    """The defense registered under a name, with some fields set, also as `jpeg?quality=50`.
 
     Raises:
         InputError: no such defense or field, or a value of the wrong type.
     """
-    defense: Defense = _configured(find(Kind.DEFENSES, name), name, fields)
+    name, _, query = spec.partition("?")
+    values = dict(fields)
+    for setting in filter(None, query.split("&")):
+        key, equals, value = setting.partition("=")
+        if not equals or not key or key in values:
+            raise InputError(
+                f"defense {spec!r}: {setting!r} is not one KEY=VALUE each; "
+                f"write it as {name}?key=value&other=value"
+            )
+        values[key] = value
+    defense: Defense = _configured(find(Kind.DEFENSES, name), name, values)
     return defense
 
 
@@ -197,18 +207,9 @@ def _parts(spec: str) -> tuple[str, list[str]]:
 
 
 def _wrapping(text: str) -> Wrapping:
-    name, _, query = text.partition("?")
-    values: dict[str, object] = {}
-    for setting in filter(None, query.split("&")):
-        key, equals, value = setting.partition("=")
-        if not equals or not key or key in values:
-            raise InputError(
-                f"defense {text!r}: {setting!r} is not one KEY=VALUE each; "
-                f"write it as {name}?key=value&other=value"
-            )
-        values[key] = value
-    defense = load_defense(name, **values)
+    defense = load_defense(text)
     if not isinstance(defense, Wrapping):
+        name = text.partition("?")[0]
         raise InputError(
             f"defense {name!r} is trained in and cannot follow a plus sign; "
             f"train a model with rbl train --defense {name}"

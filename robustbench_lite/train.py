@@ -184,13 +184,18 @@ def _step(
     x = x.contiguous(memory_format=torch.channels_last)
     threat = Lp(recipe.norm, recipe.eps * ramp)
     model.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        loss = defense.loss(model, x, data.y[index], threat, rng)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-    optimizer.step()
-    return float(loss.detach())
+    losses = defense.losses(model, x, data.y[index], threat, rng)
+    values: list[float] = []
+    while True:
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = next(losses, None)
+        if loss is None:
+            return sum(values) / len(values)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        values.append(float(loss.detach()))
 
 
 def _groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:

@@ -22,6 +22,8 @@ from robustbench_lite import (
 from robustbench_lite.classifier import prepare
 from robustbench_lite.defense import Transform
 from robustbench_lite.lending import Lent
+from robustbench_lite.loss import Loss
+from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
 
@@ -173,7 +175,7 @@ def outcomes(model: Classifier, attack: str, data: Dataset, **how: object) -> di
 
 @pytest.mark.parametrize("attack", ["pgd", "square"])
 def test_draws_belong_to_the_sample_and_the_question_not_to_the_batch(attack: str) -> None:
-    model = load_model("digits-cnn+gaussian-noise?sigma=0.15+random-resize-pad")
+    model = load_model("digits-cnn+gaussian-noise?sigma=0.6+random-resize-pad")
     data = load_data("digits").take(range(16))
     whole = outcomes(model, attack, data, batch_size=64)
     assert outcomes(model, attack, data, batch_size=5) == whole
@@ -182,6 +184,50 @@ def test_draws_belong_to_the_sample_and_the_question_not_to_the_batch(attack: st
     assert outcomes(model, attack, data, seed=1) != whole
     robust = sum(bool(r[1]) for r in whole.values())
     assert 0 < robust < 16
+
+
+def noisy_oracle(width: int = 64, *, exact: bool = False) -> Oracle[Lp]:
+    x, keys = images(5, 1, 3, 4), torch.arange(5) * 7
+    passes = Passes(GaussianNoise(sigma=0.3).wrap(linear(12)), width, exact)
+    return Oracle(passes, LINF, x, torch.zeros(5).long(), 3, keys=keys)
+
+
+def test_every_question_of_a_slot_gets_draws_of_its_own_and_the_same_ones_again() -> None:
+    one, other = noisy_oracle(), noisy_oracle()
+    x = one.x
+    first, second = one.logits(x), one.logits(x)
+    assert not torch.isclose(first, second).any()
+    several = other.logits(torch.stack([x, x, x], 1))
+    assert not torch.isclose(several[:, 0], several[:, 1]).any()
+    assert torch.allclose(several[:, 2], first)
+    # The draws follow the slot, wherever it goes.
+    left, right = noisy_oracle().take(torch.tensor([3, 1])), noisy_oracle().take(torch.tensor([4]))
+    left.logits(left.x)
+    joined = left.join(right)
+    answers = joined.logits(joined.x)
+    assert torch.allclose(answers[:2], second[[3, 1]])
+    assert torch.allclose(answers[2:], first[[4]])
+
+
+def test_what_some_slots_ask_apart_counts_for_them_afterwards() -> None:
+    plain, apart = noisy_oracle(), noisy_oracle()
+    rows = torch.tensor([2, 4])
+    first, second = plain.logits(plain.x), plain.logits(plain.x)
+    with apart.part(rows) as some:
+        assert torch.allclose(some.logits(some.x), first[rows])
+    after = apart.logits(apart.x)
+    assert torch.allclose(after[rows], second[rows])
+    assert torch.allclose(after[[0, 1, 3]], first[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_draws_do_not_depend_on_how_a_pass_is_cut_up(exact: bool) -> None:
+    whole, cut = noisy_oracle(), noisy_oracle(2, exact=exact)
+    points = torch.stack([whole.x, whole.x.flip(3)], 1)
+    assert torch.allclose(whole.logits(points), cut.logits(points), atol=1e-6)
+    assert torch.allclose(
+        whole.gradient(whole.x, whole.y, Loss.MARGIN), cut.gradient(cut.x, cut.y, Loss.MARGIN)
+    )
 
 
 def test_attackers_average_over_draws_unless_naive() -> None:

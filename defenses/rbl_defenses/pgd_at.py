@@ -3,19 +3,17 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_lite.classifier import borrowed
-from robustbench_lite.defense import Training
+from rbl_defenses.adversarial import Adversarial, ascend
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Lp
 
 
 @dataclass(frozen=True)
-class PGDAT(Training):
+class PGDAT(Adversarial):
     """Cross-entropy on the worst images that a short PGD finds (Madry et al. 2018, section 2.1).
 
     Args:
@@ -28,14 +26,15 @@ class PGDAT(Training):
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
-        """The mean cross-entropy at the end of the inner search."""
-        adv = threat.random_point(x, rng)
-        with borrowed(model):
-            for _ in range(self.steps):
-                adv.requires_grad_(True)
-                inner = functional.cross_entropy(model(adv), y, reduction="sum")
-                (gradient,) = torch.autograd.grad(inner, adv)
-                move = self.step_size * threat.eps * threat.steepest(gradient, adv.detach())
-                adv = threat.project(x, adv.detach() + move)
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
+        """PGD on the cross-entropy from a random point."""
+
+        def climb(logits: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, y, reduction="sum")
+
+        moves = [self.step_size] * self.steps
+        return ascend(model, x, threat.random_point(x, rng), threat, climb, moves)
+
+    def objective(self, model: nn.Module, x: Tensor, adv: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy at what was found."""
         return functional.cross_entropy(model(adv), y, label_smoothing=self.smoothing)

@@ -1,0 +1,40 @@
+"""Adversarial training with one step (Wong et al. 2020, arXiv:2001.03994)."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rbl_defenses.adversarial import Adversarial, ascend
+from robustbench_lite.rng import Rng
+from robustbench_lite.threat import Lp
+
+
+@dataclass(frozen=True)
+class FastAT(Adversarial):
+    """Cross-entropy after one step from a random point (Wong et al. 2020, Algorithm 3: FGSM-RS).
+
+    It may overfit to that step all at once (section 4.2 there): measure with several steps.
+
+    Args:
+        step_size: in units of eps; 1.25 in the paper.
+        smoothing: label smoothing of the outer loss.
+    """
+
+    step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
+        """One step along the steepest ascent of the cross-entropy."""
+
+        def climb(logits: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, y, reduction="sum")
+
+        start = threat.random_point(x, rng)
+        return ascend(model, x, start, threat, climb, [self.step_size])
+
+    def objective(self, model: nn.Module, x: Tensor, adv: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy at what was found."""
+        return functional.cross_entropy(model(adv), y, label_smoothing=self.smoothing)
