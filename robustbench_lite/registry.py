@@ -22,7 +22,7 @@ from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset, Split
 from robustbench_lite.defense import Defense, Wrapping
 from robustbench_lite.errors import InputError, unknown
-from robustbench_lite.threat import Threat
+from robustbench_lite.threat import Access, Threat
 
 
 class Kind(StrEnum):
@@ -274,6 +274,18 @@ def model_from(path: Path) -> Classifier:
         raise InputError(
             f"model file {path} does not fit its card: {cause}; train it again"
         ) from error
+    return classifier_of(module, recipe, card.name)
+
+
+def classifier_of(module: nn.Module, recipe: Recipe, name: str) -> Classifier:
+    """The classifier around a module of the recipe's architecture, in eval mode.
+
+    An architecture whose modules have an attribute `access` gives no more than that.
+    """
     return Classifier(
-        module.eval(), mean=recipe.mean or None, std=recipe.std or None, name=card.name
+        module.eval(),
+        mean=recipe.mean or None,
+        std=recipe.std or None,
+        access=getattr(module, "access", Access.GRADIENTS),
+        name=name,
     )

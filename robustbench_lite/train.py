@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,14 @@ from robustbench_lite.rng import Rng, key_of
 from robustbench_lite.threat import Lp
 
 _PAD = 4
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """A module that learns at once instead of step by step, as a support vector machine does."""
+
+    def fit(self, x: Tensor, y: Tensor, seed: int) -> None:
+        """Learn from images (N, C, H, W) as the module sees them, and labels (N,)."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,15 @@ def train(
         The averaged module in eval mode, and the minutes that training took.
 
     Raises:
-        InputError: the checkpoint belongs to another recipe or to other samples, or the loss
-            became NaN or infinite.
+        InputError: the checkpoint belongs to another recipe or to other samples, the loss became
+            NaN or infinite, or a module that is fitted at once is to be defended.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         module = build()
     model = Classifier(module, mean=recipe.mean or None, std=recipe.std or None)
+    if isinstance(module, Fitting):
+        return _fit(module, model, recipe, data, report)
     model = model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimizer = torch.optim.SGD(
@@ -167,6 +177,26 @@ def train(
         done = (epoch + 1) / recipe.epochs
         report(Progress(epoch + 1, recipe.epochs, done, total / batches, True))
     return average.model.eval(), minutes
+
+
+def _fit(
+    module: nn.Module,
+    model: Classifier,
+    recipe: Recipe,
+    data: Dataset,
+    report: Callable[[Progress], None],
+) -> tuple[nn.Module, float]:
+    assert isinstance(module, Fitting)
+    if recipe.defense != Recipe.model_fields["defense"].default:
+        raise InputError(
+            f"architecture {recipe.arch!r} is fitted at once and takes no defense; "
+            f"leave out --defense {recipe.defense}"
+        )
+    clock = _clock()
+    order = keys_of(data, "train", recipe.seed, 0).argsort()
+    module.fit(data.x[order] * model.scale + model.shift, data.y[order], recipe.seed)
+    report(Progress(1, 1, 1.0, 0.0, True))
+    return module.eval(), clock()
 
 
 def _step(

@@ -114,6 +114,8 @@ def attack(
     source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
     asked = threats.threats_of(norm, distances, threat, card, given_access, queries)
     threats.check_supported(by_name, asked[-1])
+    if source is None:
+        threats.check_access(by_name, asked[-1], classifier)
     samples = options.data_of(data, n, seed, card)
     curves = []
     for name, plan in zip(attacks, plans, strict=True):

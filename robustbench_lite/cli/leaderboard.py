@@ -63,7 +63,10 @@ def leaderboard(
             "the models' cards name different data or threats, which cannot be ranked together; "
             "give --data, --norm and --eps"
         )
-    threats.check_supported(dict(zip(names, plans, strict=True)), jobs[0][1])
+    by_name = dict(zip(names, plans, strict=True))
+    threats.check_supported(by_name, jobs[0][1])
+    for classifier, asked, _ in jobs:
+        threats.check_access(by_name, asked, classifier)
     outcomes = []
     for classifier, asked, samples in jobs:
         for name, plan in zip(names, plans, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from robustbench_lite.errors import InputError, UnsupportedError
 if TYPE_CHECKING:
     from robustbench_lite.attack import Plan
     from robustbench_lite.card import Card
+    from robustbench_lite.classifier import Classifier
     from robustbench_lite.threat import Access, Lp, Threat
 
 
@@ -132,6 +134,37 @@ def check_supported(plans: Mapping[str, Plan], threat: Threat) -> None:
             f"attack {name!r} does not support {asked}; "
             f"{', or '.join([*remedies, 'another --attack'])}"
         )
+
+
+def check_access(plans: Mapping[str, Plan], threat: Threat, model: Classifier) -> None:
+    """Find out before the work starts whether every attack sees as much as it needs.
+
+    Raises:
+        InputError: one does not; the message lists the attacks that would.
+    """
+    given = min(threat.access, model.access)
+    for name, plan in plans.items():
+        if plan.least_access <= given:
+            continue
+        others = ", ".join(_content_with(given, threat)) or "none that is registered"
+        raise UnsupportedError(
+            f"attack {name!r} needs {plan.least_access.name.lower()}, but model {model.name!r} "
+            f"and threat give {given.name.lower()} only; possible are {others}"
+        )
+
+
+def _content_with(access: Access, threat: Threat) -> list[str]:
+    from robustbench_lite.attack import Plan
+    from robustbench_lite.registry import Kind, find, load_attack, registered
+
+    names = []
+    for name in registered(Kind.ATTACKS):
+        found = find(Kind.ATTACKS, name)
+        if isinstance(found, Plan) or inspect.isclass(found):
+            plan = load_attack(name)
+            if plan.least_access <= access and plan.supports(threat):
+                names.append(name)
+    return names
 
 
 def reach_of(plan: Plan, eps: float) -> tuple[list[str], list[str]]:

@@ -12,6 +12,8 @@ from robustbench_lite.cli import files, interrupt, options, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from robustbench_lite.attack import Plan
     from robustbench_lite.card import Recipe
     from robustbench_lite.data import Dataset
@@ -88,8 +90,13 @@ def train(
     precision: Annotated[str | None, typer.Option("--precision", help="float32 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     check: Annotated[
-        str, typer.Option("--check", help="Attack that measures the card's robustness.")
-    ] = "pgd",
+        str | None,
+        typer.Option(
+            "--check",
+            help="Attack that measures the card's robustness.",
+            show_default="pgd; square for a model without gradients",
+        ),
+    ] = None,
     check_set: Annotated[
         list[str] | None, typer.Option("--check-set", help="A setting of that attack.")
     ] = None,
@@ -138,14 +145,24 @@ def train(
     from robustbench_lite.registry import load_data
     from robustbench_lite.threat import Lp
 
-    plan = options.plan_of(check, given)
     threat = Lp(chosen.norm, measured_eps)
-    threats.check_supported({check: plan}, threat)
     test = load_data(test_data or chosen.data)
+    check = check or _usual_check(chosen, test)
+    plan = options.plan_of(check, given)
+    threats.check_supported({check: plan}, threat)
     checkpoint = out.with_suffix(".checkpoint")
     with interrupt.before_leaving(lambda: _remains(checkpoint)):
         named = card_data or test_data or chosen.data
         _train(chosen, out, test, named, threat, (check, plan), n, summary)
+
+
+def _usual_check(recipe: Recipe, test: Dataset) -> str:
+    from robustbench_lite.registry import build, classifier_of
+    from robustbench_lite.threat import Access
+
+    untrained = build(recipe, 2, test.x.shape[1], test.x.shape[2])
+    gives = classifier_of(untrained, recipe, recipe.arch).access
+    return "pgd" if gives >= Access.GRADIENTS else "square"
 
 
 def _remains(checkpoint: Path) -> str:
@@ -196,7 +213,6 @@ def _train(
 
     from robustbench_lite import registry
     from robustbench_lite.card import Card, Measured, card_text
-    from robustbench_lite.classifier import Classifier
     from robustbench_lite.cli import screen
     from robustbench_lite.data import Split
     from robustbench_lite.defense import Training
@@ -236,7 +252,7 @@ def _train(
             report,
         )
     weights = save({k: v.contiguous() for k, v in module.state_dict().items()})
-    classifier = Classifier(module, mean=recipe.mean or None, std=recipe.std or None, name=out.stem)
+    classifier = registry.classifier_of(module, recipe, out.stem)
     sample = test.sample(n)
     name, plan = check
     outcome = evaluate(classifier, plan, threat, sample)
@@ -246,7 +262,7 @@ def _train(
         classes=classes,
         channels=channels,
         size=size,
-        parameters=sum(p.numel() for p in module.parameters()),
+        parameters=sum(p.numel() for p in module.parameters()) or _numbers(module),
         test_data=test_spec,
         norm=recipe.norm,
         eps=threat.eps,
@@ -266,6 +282,10 @@ def _train(
         ),
     )
     files.write_whole({out: weights, out.with_suffix(".toml"): card_text(card).encode()})
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)  # what is fitted at once has none
     screen.show_table(screen.attack_title(outcome), screen.attack_table([(name, outcome)]))
     screen.show_doubts([outcome])
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(b.numel() for b in module.buffers())
