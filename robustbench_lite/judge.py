@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustbench_lite import doubts
 from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, borrowed, prepare
 from robustbench_lite.data import Dataset, checked_for, content_of
@@ -24,12 +25,10 @@ from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import reached
 from robustbench_lite.results import Outcome, Record
 from robustbench_lite.rng import key_of, numbered
-from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Threat
 
 _EOT = 20
-_PROBE = 32
-_ENOUGH_TO_TELL = 100
+_EXAMPLES = 32
 _UNLIMITED = 2**62
 _NOT_FINITE = "the model returned NaN or infinite logits"
 
@@ -120,7 +119,6 @@ class _Judge:
         self.classifier, self.threat, self.data = classifier, threat, data
         self.goal, self.seed, self.settings, self.report = goal, seed, settings, report
         self.source = source
-        self.doubts: list[str] = []
         self.started = time.perf_counter()
         self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
         self.rounds = 0
@@ -129,8 +127,9 @@ class _Judge:
         checked_for(data, self.classes)
         self.finite = torch.isfinite(clean).all(1)
         self.correct = (clean.argmax(1) == data.y) & self.finite
-        self._doubt_chance()
-        self.random = self._is_random(clean)
+        self.doubts = doubts.about_chance(self.correct, self.classes)
+        self.random, more = doubts.about_randomness(classifier, data.x, clean, settings, _EOT)
+        self.doubts += more
         self.targets = data.y
         self.attackable = self.correct.clone()
         if isinstance(goal, Targeted):
@@ -143,45 +142,13 @@ class _Judge:
         self.broken_by = [""] * n
         self.unverified = 0
 
-    def _doubt_chance(self) -> None:
-        """A wrong normalisation or a wrong order of the classes shows as a guess."""
-        low, _ = wilson(int(self.correct.sum()), len(self.data))
-        if low <= 1 / self.classes and len(self.data) >= _ENOUGH_TO_TELL:
-            self.doubts.append(
-                f"clean accuracy is not above chance (1 in {self.classes}): "
-                "check the model's normalisation (mean, std, bounds) and the order of its classes"
-            )
-
-    def _is_random(self, clean: Tensor) -> bool:
-        some = self.data.x[:_PROBE]
-        if self.classifier.naive:
-            self.doubts.append("the attack does not know of the defenses: this is not robustness")
-        if self.classifier.randomized:
-            if not self.classifier.naive:
-                self.doubts.append(
-                    f"the defense is random: gradients are averaged over {_EOT} draws, "
-                    "and every verdict is one more draw"
-                )
-            return not self.classifier.naive
-        again = predict(self.classifier, some, self.settings)
-        first = clean[: len(some)]
-        both = torch.isfinite(again) & torch.isfinite(first)
-        apart = torch.where(both, (again - first).abs(), 0)
-        differs = bool((apart > 1e-4 * torch.where(both, first.abs(), 0).max()).any())
-        if differs:
-            self.doubts.append(
-                f"the model is random: gradients are averaged over {_EOT} passes, "
-                "and another run can give another figure"
-            )
-        return differs
-
     def _draws(self) -> Tensor:
         """(N,) int64 random keys of the samples for one more look of the judge."""
         self.rounds += 1
         return numbered(self.keys, torch.full_like(self.keys, self.rounds))
 
     def run(self, plan: Plan) -> Outcome:
-        example = self.data.x[:_PROBE].to(self.settings.device)
+        example = self.data.x[:_EXAMPLES].to(self.settings.device)
         foreign = self.random and not self.classifier.randomized
         fast = self.classifier if foreign else prepare(self.classifier, example)
         if self.source is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from robustbench_lite.rng import numbered
 from robustbench_lite.threat import Threat
 
 
@@ -21,6 +22,8 @@ class Ledger:
         backwards: (N,) int64 backward passes.
         budget: (N,) int64 forward passes left.
         invalid: (N,) bool: some logit was NaN or infinite.
+        keys: (N,) int64 that decide, with `asked`, the random numbers of a randomized classifier.
+        asked: (N,) int64 questions so far, whether they were charged for or not.
         trace: (N, T) what the attack tells of its course, NaN where it did not get to; T may be 0.
     """
 
@@ -30,10 +33,12 @@ class Ledger:
     backwards: Tensor
     budget: Tensor
     invalid: Tensor
+    keys: Tensor
+    asked: Tensor
     trace: Tensor
 
     @staticmethod
-    def blank(threat: Threat, x: Tensor, budget: Tensor) -> Ledger:
+    def blank(threat: Threat, x: Tensor, budget: Tensor, keys: Tensor | None = None) -> Ledger:
         """The ledger of slots that asked nothing yet."""
         n, device = len(x), x.device
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
@@ -44,6 +49,8 @@ class Ledger:
             backwards=zeros.clone(),
             budget=budget.to(device),
             invalid=torch.zeros(n, dtype=torch.bool, device=device),
+            keys=zeros.clone() if keys is None else keys.to(device),
+            asked=zeros.clone(),
             trace=torch.zeros(n, 0, device=device),
         )
 
@@ -60,6 +67,34 @@ class Ledger:
         """These rows and then those of `other`."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Ledger(*(torch.cat(pair) for pair in pairs))
+
+    def charge(self, asked: int, passes: int, *, capped: bool) -> tuple[Ledger, Tensor, Tensor]:
+        """Charge every slot for `asked` questions of so many passes, as far as its budget goes.
+
+        Returns:
+            The new ledger; and for each question that may be asked the slot's position, and the
+            question's number from 0.
+        """
+        n, device = len(self.queries), self.queries.device
+        slot = torch.arange(n, device=device).repeat_interleave(asked)
+        number = torch.arange(asked, device=device).repeat(n)
+        cost = torch.full_like(self.queries, asked * passes)
+        if capped:
+            able = (self.budget // passes).clamp(min=0, max=asked)
+            cost = able * passes
+            allowed = number < able[slot]
+            slot, number = slot[allowed], number[allowed]
+        charged = replace(
+            self,
+            queries=self.queries + cost,
+            budget=self.budget - cost,
+            asked=self.asked + asked,
+        )
+        return charged, slot, number
+
+    def questions(self, slot: Tensor, number: Tensor) -> Tensor:
+        """(M,) int64 random keys of questions just charged for: the slot's, and their number."""
+        return numbered(self.keys[slot], self.asked[slot] - number)
 
     def write(self, rows: Tensor, other: Ledger) -> None:
         """Put the rows of `other` in the places `rows`."""

@@ -92,7 +92,7 @@ def lend(oracle: Oracle[Any]) -> Iterator[Lent]:
             "a cap on queries; leave out the cap or choose an attack of ours"
         )
     slots = len(oracle.x)
-    lent = Lent(oracle.passes, oracle.access, oracle.classes, oracle.keys).eval()
+    lent = Lent(oracle.passes, oracle.access, oracle.classes, oracle.ledger.keys).eval()
     yield lent
     book = oracle.ledger
     told = oracle.surrogate is None

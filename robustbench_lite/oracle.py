@@ -14,7 +14,6 @@ from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import Objective, reached
 from robustbench_lite.passes import Passes
-from robustbench_lite.rng import numbered
 from robustbench_lite.threat import Access, Threat
 
 _UNLIMITED = 2**62
@@ -36,8 +35,6 @@ class Oracle(Generic[T]):
         threat: what the attacker may do; its geometry serves every norm.
         classes: how many logits the classifier gives.
         targeted: y is the class to reach, not the class to leave.
-        keys: (N,) int64 that decide, with the count of what was asked, the random numbers of a
-            randomized classifier.
     """
 
     def __init__(
@@ -63,9 +60,7 @@ class Oracle(Generic[T]):
         self.minimal = minimal
         self.x = x
         self.y = y
-        self.keys = torch.zeros_like(y) if keys is None else keys
-        self.asked = torch.zeros_like(y)
-        self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget)
+        self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget, keys)
 
     @property
     def access(self) -> Access:
@@ -128,7 +123,6 @@ class Oracle(Generic[T]):
         some = self.take(rows)
         yield some
         self.ledger.write(rows, some.ledger)
-        self.asked[rows] = some.asked
 
     def gradient(self, adv: Tensor, y: Tensor, loss: Objective) -> Tensor:
         """(N, C, H, W) the gradient of `loss` at `adv`. One forward and one backward pass.
@@ -188,27 +182,16 @@ class Oracle(Generic[T]):
 
     def take(self, index: Tensor) -> Oracle[T]:
         """The same view for some of the slots (repeats allowed)."""
-        return self._with(
-            x=self.x[index],
-            y=self.y[index],
-            keys=self.keys[index],
-            asked=self.asked[index],
-            ledger=self.ledger.take(index),
-        )
+        return self._with(self.x[index], self.y[index], self.ledger.take(index))
 
     def join(self, other: Oracle[T]) -> Oracle[T]:
         """The same view for these slots and those of `other`."""
-        return self._with(
-            x=torch.cat([self.x, other.x]),
-            y=torch.cat([self.y, other.y]),
-            keys=torch.cat([self.keys, other.keys]),
-            asked=torch.cat([self.asked, other.asked]),
-            ledger=self.ledger.join(other.ledger),
-        )
+        x, y = torch.cat([self.x, other.x]), torch.cat([self.y, other.y])
+        return self._with(x, y, self.ledger.join(other.ledger))
 
-    def _with(self, **rows: Tensor | Ledger) -> Oracle[T]:
+    def _with(self, x: Tensor, y: Tensor, ledger: Ledger) -> Oracle[T]:
         view: Oracle[T] = Oracle.__new__(Oracle)
-        vars(view).update(vars(self) | rows)
+        vars(view).update(vars(self) | {"x": x, "y": y, "ledger": ledger})
         return view
 
     def _require(self, needed: Access, what: str) -> None:
@@ -239,7 +222,7 @@ class Oracle(Generic[T]):
         chosen = points.flatten(0, 1) if whole else points[slot, number]
         once = whole and points.shape[1] == 1
         images = self.threat.render(self.x if once else self.x[slot], chosen)
-        logits = self.passes.logits(images, self._questions(slot, number))
+        logits = self.passes.logits(images, self._draws(slot, number))
         self._note(chosen, images, logits, slot)
         return logits
 
@@ -266,8 +249,7 @@ class Oracle(Generic[T]):
                 return climb(logits)
             return climb(logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits))
 
-        keys = self._questions(slot, number)
-        logits, slopes = self.passes.slopes(images, climb_all, keys)
+        logits, slopes = self.passes.slopes(images, climb_all, self._draws(slot, number))
         self._charge_backwards(slot, slopes.shape[1])
         self._note(point, images, logits, slot)
         if whole:
@@ -275,11 +257,11 @@ class Oracle(Generic[T]):
         answers = logits.new_zeros(len(adv), self.classes).index_copy(0, slot, logits)
         return answers, slopes.new_zeros(len(adv), *slopes.shape[1:]).index_copy(0, slot, slopes)
 
-    def _questions(self, slot: Tensor, number: Tensor) -> Tensor | None:
-        """(M,) the keys of questions just charged for: of each the slot and its number."""
+    def _draws(self, slot: Tensor, number: Tensor) -> Tensor | None:
+        """(M,) random keys of questions, where the classifier draws."""
         if not self.passes.classifier.randomized:
             return None
-        return numbered(self.keys[slot], self.asked[slot] - number)
+        return self.ledger.questions(slot, number)
 
     def _charge_backwards(self, slot: Tensor, count: int) -> None:
         book = self.ledger
@@ -288,29 +270,14 @@ class Oracle(Generic[T]):
         self.ledger = replace(book, backwards=book.backwards + charge)
 
     def _spend(self, asked: int) -> tuple[Tensor, Tensor]:
-        """Charge every slot for `asked` questions as far as its budget goes.
-
-        Returns:
-            For each question that may be asked: the slot's position, and the question's number.
-        """
-        book = self.ledger
-        n, device = len(book.queries), book.queries.device
-        self.asked = self.asked + asked
-        everyone = torch.arange(n, device=device).repeat_interleave(asked)
-        numbers = torch.arange(asked, device=device).repeat(n)
-        if self.surrogate is not None:
-            return everyone, numbers
-        eot = self.passes.eot
-        if self.threat.queries is None:
-            charge = torch.full_like(book.queries, asked * eot)
-        else:
-            able = (book.budget // eot).clamp(min=0, max=asked)
-            charge = able * eot
-            allowed = numbers < able[everyone]
-            everyone, numbers = everyone[allowed], numbers[allowed]
-        spent, left = book.queries + charge, book.budget - charge
-        self.ledger = replace(book, queries=spent, budget=left)
-        return everyone, numbers
+        """The slot and the number of each question that may be asked, now charged for."""
+        told = self.surrogate is None
+        self.ledger, slot, number = self.ledger.charge(
+            asked,
+            self.passes.eot if told else 0,
+            capped=told and self.threat.queries is not None,
+        )
+        return slot, number
 
     def _note(self, point: Tensor, images: Tensor, logits: Tensor, slot: Tensor) -> None:
         """Write down which of the evaluated proposals (images as they were shown) fooled."""

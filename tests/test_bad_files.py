@@ -99,7 +99,7 @@ def swap_card(model: Path) -> None:
         (change_card("size = 8", "size = -8"), ["model.toml", "size", "not -8", "correct it"]),
         (change_card("size = 8", "size = 16"), ["model.safetensors", "does not fit its card"]),
         (change_card("width = 16", "width = -1"), ["'cnn'", "rbl show cnn"]),
-        (change_card('arch = "cnn"', 'arch = "cmm"'), ["'cmm'", "did you mean cnn"]),
+        (change_card('arch = "cnn"', 'arch = "cnnn"'), ["'cnnn'", "did you mean cnn"]),
     ],
     ids=[
         "missing",

@@ -168,7 +168,7 @@ LEARN = ("train", "--out", "new.safetensors", "--arch", "cnn", "--data", "digits
         (("--set", "steps"), ["--set 'steps'", "KEY=VALUE"]),
         (("--arch-set", "width"), ["--arch-set 'width'", "KEY=VALUE"]),
         (("--check-set", "steps"), ["--check-set 'steps'", "KEY=VALUE"]),
-        (("--arch", "cmm"), ["'cmm'", "did you mean cnn"]),
+        (("--arch", "cnnn"), ["'cnnn'", "did you mean cnn"]),
         (("--arch-set", "wide=3"), ["'cnn'", "wide", "rbl show cnn"]),
         (("--defense", "pgd"), ["'pgd'", "did you mean pgd-at"]),
         (("--set", "smooth=1"), ["'standard'", "'smooth'", "did you mean smoothing"]),

@@ -64,9 +64,11 @@ def test_everything_registered_can_be_shown(kind):
             "attacks": ATTACKS.get(
                 name, ["Settings (--set KEY=VALUE)", "  steps = ", "Norms: ", ". Needs "]
             ),
-            "defenses": DEFENSES.get(name, [f"(--model MODEL+{name}?KEY=VALUE&...)"]),
+            "defenses": [f"(--model MODEL+{name}?KEY=VALUE&...)"]
+            if name in WRAPPING
+            else ["(--set KEY=VALUE)"],
             "data": [f"{name}(split: "],
-            "architectures": [f"{name}(classes: int, channels: int", "width: int = "],
+            "architectures": [f"{name}(classes: int, channels: int", "int = "],
         }[kind]
         for part in expected:
             assert part in shown.output
@@ -93,7 +95,14 @@ ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
     "patch-rl": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs scores"],
     "spatial": ["Settings (--set KEY=VALUE)", "Other threats: spatial.", "Needs decisions"],
 }
-DEFENSES = {name: ["(--set KEY=VALUE)", "smoothing = "] for name in ("pgd-at", "standard")}
+WRAPPING = {
+    "bit-depth",
+    "ensemble",
+    "gaussian-noise",
+    "jpeg",
+    "median-blur",
+    "random-resize-pad",
+}
 
 OPTIONS = {
     "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
