@@ -105,7 +105,11 @@ def _project_l1(d: Tensor, radius: Tensor) -> Tensor:
     excess = (ordered.cumsum(1) - radius[:, None]) / ranks
     last = ((ordered > excess).sum(1, keepdim=True) - 1).clamp(min=0)
     cut = excess.gather(1, last).clamp(min=0)
-    return (rows.sign() * (size - cut).clamp(min=0)).reshape(d.shape)
+    left = (size - cut).clamp(min=0)
+    # Cutting long moves down to a small radius rounds by more than the radius forgives.
+    total = left.sum(1, keepdim=True)
+    left = torch.where(total > radius[:, None], left * (radius[:, None] / total), left)
+    return (rows.sign() * left).reshape(d.shape)
 
 
 def fill_l1(slope: Tensor, adv: Tensor, length: float) -> Tensor:
