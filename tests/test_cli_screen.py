@@ -41,6 +41,34 @@ def names_of(kind: str) -> set[str]:
     return entry_points(group=f"robustbench_lite.{kind}").names
 
 
+@pytest.mark.parametrize("kind", ["models", "attacks", "defenses", "data", "architectures"])
+def test_a_list_has_every_name_with_a_line(forked_rbl, tmp_path, kind):
+    done = forked_rbl("list", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line[0] != " "]
+    assert {name for name, _ in lines} == names_of(kind)
+    assert all(len(text) > 10 for _, text in lines)
+
+
+def test_a_model_without_files_does_not_hide_the_others(tmp_path):
+    (tmp_path / "absent.py").write_text("import pathlib\nm = pathlib.Path('gone.safetensors')\n")
+    info = tmp_path / "absent-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: absent\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[robustbench_lite.models]\nabsent = absent:m\n")
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); from robustbench_lite.cli import main"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.argv = ['rbl', 'list', 'models']; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(re.match(r"absent +not installed: gone.safetensors is missing", x) for x in lines)
+    assert any(re.match(r"digits-cnn +A small .* net on scikit-learn's", x) for x in lines)
+
+
 def test_every_model_can_be_shown(forked_rbl, tmp_path):
     for name in names_of("models"):
         done = forked_rbl("show", name, cwd=tmp_path)
@@ -66,9 +94,12 @@ def test_everything_registered_can_be_shown(kind):
             ),
             "defenses": [f"(--model MODEL+{name}?KEY=VALUE&...)"]
             if name in WRAPPING
-            else ["(--set KEY=VALUE)"],
+            else ["Settings (--set KEY=VALUE)"],
             "data": [f"{name}(split: "],
-            "architectures": [f"{name}(classes: int, channels: int", "int = "],
+            "architectures": [
+                f"{name}(classes: int, channels: int",
+                "cell: int = " if name.startswith("hog-") else "width: int = ",
+            ],
         }[kind]
         for part in expected:
             assert part in shown.output
