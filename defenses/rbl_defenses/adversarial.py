@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from robustbench_lite.classifier import borrowed
 from robustbench_lite.defense import Training
@@ -58,3 +59,12 @@ def ascend(
             step = length * threat.eps * threat.steepest(gradient, leaf.detach())
             adv = threat.project(x, leaf.detach() + step)
     return adv.detach()
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng, moves: list[float]) -> Tensor:
+    """`ascend` on the cross-entropy with the labels `y` (N,) from a random point."""
+
+    def climb(logits: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, y, reduction="sum")
+
+    return ascend(model, x, threat.random_point(x, rng), threat, climb, moves)

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rbl_defenses.adversarial import Adversarial, ascend
+from rbl_defenses.adversarial import Adversarial, pgd
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Lp
 
@@ -28,12 +28,7 @@ class PGDAT(Adversarial):
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
         """PGD on the cross-entropy from a random point."""
-
-        def climb(logits: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, y, reduction="sum")
-
-        moves = [self.step_size] * self.steps
-        return ascend(model, x, threat.random_point(x, rng), threat, climb, moves)
+        return pgd(model, x, y, threat, rng, [self.step_size] * self.steps)
 
     def objective(self, model: nn.Module, x: Tensor, adv: Tensor, y: Tensor) -> Tensor:
         """The mean cross-entropy at what was found."""
