@@ -21,8 +21,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outputs, H / stride, W / stride)."""
+        return functional.relu(self.inside(x) + self.around(x))
+
+    def inside(self, x: Tensor) -> Tensor:
+        """What the two convolutions add to the way around."""
         inner = functional.relu(self.norm1(self.conv1(x)))
-        return functional.relu(self.norm2(self.conv2(inner)) + self.around(x))
+        added: Tensor = self.norm2(self.conv2(inner))
+        return added
 
 
 def resnet(classes: int, channels: int, size: int, width: int = 16, depth: int = 2) -> nn.Module:

@@ -32,11 +32,10 @@ class AttentiveBlock(Block):
         super().__init__(inputs, outputs, stride)
         self.attention = Excitation(outputs, reduction)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, outputs, H / stride, W / stride)."""
-        inner = functional.relu(self.norm1(self.conv1(x)))
-        weighed = self.attention(self.norm2(self.conv2(inner)))
-        return functional.relu(weighed + self.around(x))
+    def inside(self, x: Tensor) -> Tensor:
+        """The same with each channel weighed."""
+        weighed: Tensor = self.attention(super().inside(x))
+        return weighed
 
 
 def senet(
