@@ -1,11 +1,8 @@
 """Every registered attack, ours or an installed stranger's, against every check."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import isclass
 
 import pytest
-from coverage import Coverage
 
 from robustbench_lite import Attack, Cascade, Loss, Lp, Norm, Restarts, load_attack
 from robustbench_lite.registry import Kind, find, registered
@@ -19,31 +16,10 @@ def _on_trial() -> list[str]:
     return [name for name, thing in found.items() if isclass(thing) or name == "autoattack"]
 
 
-# The longest checks: they run the lines that the others run, and counting lines costs a third more.
-_LONG = {
-    *("batch_invariant", "exact_invariant", "query_cap"),
-    *("image_shapes", "scaled_logits", "class_counts"),
-}
-
-
-@contextmanager
-def _uncounted(check: str) -> Iterator[None]:
-    counter = Coverage.current()
-    if counter is None or check not in _LONG:
-        yield
-        return
-    counter.stop()
-    try:
-        yield
-    finally:
-        counter.start()
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", _on_trial())
 def test_attack_keeps_its_promise(name: str, check: str) -> None:
-    with _uncounted(check):
-        result = run_check(check, load_attack(name))
+    result = run_check(check, load_attack(name))
     assert result.passed, result.detail
 
 
