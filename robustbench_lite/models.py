@@ -157,7 +157,7 @@ def untrained(
     before = [wrapping(text) for text in recipe.behind]
     for defense in before:
         channels = defense.channels(channels)
-    module = _module(recipe, classes, channels, size).eval()
+    module = build(recipe, classes, channels, size).eval()
     classifier = Classifier(
         module,
         mean=recipe.mean or None,
@@ -177,7 +177,12 @@ def untrained(
     return classifier
 
 
-def _module(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
+def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
+    """An untrained module of the recipe's architecture, for what it sees of an image.
+
+    Raises:
+        InputError: no such architecture or setting, or a normalisation for other channels.
+    """
     for field, values in (("mean", recipe.mean), ("std", recipe.std)):
         if len(values) not in (0, channels):
             raise InputError(

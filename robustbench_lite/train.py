@@ -217,9 +217,7 @@ def _epoch(
             group["lr"] = rate(recipe, done)
         ramp = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                key_of("train", recipe.seed, epoch, batch)
-            )  # dropout
+            torch.manual_seed(key_of("train", recipe.seed, epoch, batch))  # dropout
             total += _step(run, defense, data, index, keys[index], ramp)
         decay = decay_of(recipe, epoch * batches + batch, batches)
         if decay is not None:

@@ -12,14 +12,17 @@ from robustbench_lite.classifier import Classifier
 from robustbench_lite.defense import Wrapping
 from robustbench_lite.errors import UnsupportedError
 
+_STEEPNESS = 4.0  # of the attacker's gate, by the deviation of a layer's activations
+_TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class KWTA(Wrapping):
     """k winners take all in the place of every ReLU module; the others of the layer become zero.
 
     Who wins changes in jumps, which leads gradients astray. An adaptive attacker goes back through
-    the ReLU that was there (BPDA, Athalye et al. 2018, arXiv:1802.00420, section 4.1). The paper
-    trains behind it: `rbl train --behind k-wta?ratio=0.1`.
+    a smooth gate about the least winner (BPDA, Athalye et al. 2018, arXiv:1802.00420, section 4.1).
+    The paper trains behind it: `rbl train --behind k-wta?ratio=0.1`.
 
     Args:
         ratio: winners of all activations of a layer; the paper goes from 0.2 down to 0.08.
@@ -59,9 +62,11 @@ class _Winners(nn.Module):
         """The winners of each image's activations (N, ...), zero elsewhere."""
         flat = x.flatten(1)
         count = max(1, round(self.ratio * flat.shape[1]))
-        least = flat.detach().topk(count, 1, sorted=False).values.amin(1)
-        kept = torch.where(x >= least.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+        ones = [1] * (x.ndim - 1)
+        least = flat.detach().topk(count, 1, sorted=False).values.amin(1).reshape(-1, *ones)
+        kept = torch.where(x >= least, x, 0)
         if self.naive or not kept.requires_grad:
             return kept
-        stand_in = x.relu()
+        spread = flat.detach().std(1).clamp(min=_TINY).reshape(-1, *ones)
+        stand_in = x * (_STEEPNESS * (x - least) / spread).sigmoid()
         return stand_in + (kept - stand_in).detach()

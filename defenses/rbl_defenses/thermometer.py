@@ -25,7 +25,7 @@ class Thermometer(Transform):
     """
 
     levels: Annotated[int, Field(ge=2, le=256)] = 16
-    reach: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
+    reach: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
 
     def channels(self, channels: int) -> int:
         """Channels of the code of an image with `channels`."""

@@ -70,6 +70,25 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
 
 
 @contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that counts samples; nothing where it is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with interrupt.before_leaving(_clear_line), bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
 def waiting(title: str) -> Iterator[None]:
     """A line on stderr while something of unknown length runs; nothing where it is no terminal."""
     if not sys.stderr.isatty():
