@@ -98,10 +98,12 @@ def test_who_knows_of_k_wta_goes_back_through_a_smooth_gate() -> None:
     gate = (4 * (hidden - least) / hidden.detach().std(1, keepdim=True)).sigmoid()
     (smooth,) = torch.autograd.grad(layers[3](hidden * gate)[:, 0].sum(), leaf)
     assert torch.allclose(slope(KWTA(ratio=0.25).wrap(inner), x), smooth, atol=1e-6)
+    learning = KWTA(ratio=0.25).wrap(inner).train()
     inner.naive = True
     hidden = layers[1](leaf.flatten(1))
     (jumpy,) = torch.autograd.grad(layers[3](hidden * (hidden >= least))[:, 0].sum(), leaf)
     assert torch.allclose(slope(KWTA(ratio=0.25).wrap(inner), x), jumpy, atol=1e-6)
+    assert torch.allclose(slope(learning, x), jumpy, atol=1e-6)  # weights learn by the true slope
     assert not torch.allclose(smooth, jumpy, atol=1e-2)
 
 
@@ -124,14 +126,14 @@ def test_the_zoos_nets_have_activations_to_choose_from(spec) -> None:
 def test_distillation_learns_at_the_temperature_from_labels_or_a_teacher() -> None:
     model, x, y = net(), images(6, 1, 3, 4), torch.arange(6) % 3
     hard = DefensiveDistillation(temperature=5.0).loss(model, x, y, LINF, rng(6))
-    assert torch.allclose(hard, functional.cross_entropy(model(x) / 5, y))
+    assert torch.allclose(hard, 5 * functional.cross_entropy(model(x) / 5, y))
     taught = load_model("digits-cnn")
     x = images(6, 1, 8, 8)
     student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     soft = DefensiveDistillation(temperature=5.0, teacher="digits-cnn")
     loss = soft.loss(student, x, y, LINF, rng(6))
     told = (taught(x) / 5).softmax(1)
-    by_hand = -(told * (student(x) / 5).log_softmax(1)).sum(1).mean()
+    by_hand = -5 * (told * (student(x) / 5).log_softmax(1)).sum(1).mean()
     assert torch.allclose(loss, by_hand, atol=1e-6)
     (gradient,) = torch.autograd.grad(loss, [p for p in student.parameters() if p.ndim == 2])
     assert float(gradient.abs().max()) > 0
@@ -158,14 +160,14 @@ def test_smoothing_and_ensembles_are_found_where_a_wrapping_is_expected() -> Non
 def test_a_net_behind_a_code_is_trained_written_and_attacked(forked_rbl, tmp_path) -> None:
     learn = (
         *("train", "--arch", "cnn", "--arch-set", "width=4", "--arch-set", "hidden=16"),
-        *("--data", "digits", "--epochs", 8, "--lr", 0.05, "--batch-size", 64, "--n", 60),
-        *("--behind", "thermometer?levels=8", "--behind", "k-wta?ratio=0.3", "--test-eps", 0.1),
+        *("--data", "digits", "--epochs", 20, "--lr", 0.1, "--batch-size", 64, "--n", 60),
+        *("--behind", "thermometer?levels=8", "--behind", "k-wta?ratio=0.5", "--test-eps", 0.1),
         *("--check-set", "steps=10"),
     )
     done = forked_rbl(*learn, "--out", "coded.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     card = read_card(tmp_path / "coded.toml")
-    assert card.recipe.behind == ("thermometer?levels=8", "k-wta?ratio=0.3")
+    assert card.recipe.behind == ("thermometer?levels=8", "k-wta?ratio=0.5")
     assert card.channels == 1
     assert card.measured.clean_accuracy > 0.7
     robust = []

@@ -33,13 +33,15 @@ class DefensiveDistillation(Training):
     teacher: str = ""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
-        """The mean cross-entropy at the temperature, with what the teacher says or the labels."""
-        logits = model(x) / self.temperature
-        if not self.teacher:
-            return functional.cross_entropy(logits, y)
-        with torch.no_grad():
-            told = (_loaded(self.teacher)(x) / self.temperature).softmax(1)
-        return functional.cross_entropy(logits, told)
+        """The mean cross-entropy at the temperature, with what the teacher says or the labels.
+
+        It is multiplied by the temperature, so that the slope of the logits is as usual.
+        """
+        told = y
+        if self.teacher:
+            with torch.no_grad():
+                told = (_loaded(self.teacher)(x) / self.temperature).softmax(1)
+        return self.temperature * functional.cross_entropy(model(x) / self.temperature, told)
 
     def unaware(self, classifier: Classifier) -> Classifier:
         """The same answers with the gradient of the probabilities at temperature 1."""

@@ -22,7 +22,7 @@ class KWTA(Wrapping):
 
     Who wins changes in jumps, which leads gradients astray. An adaptive attacker goes back through
     a smooth gate about the least winner (BPDA, Athalye et al. 2018, arXiv:1802.00420, section 4.1).
-    The paper trains behind it: `rbl train --behind k-wta?ratio=0.1`.
+    The paper trains behind it, as does `rbl train --behind k-wta?ratio=0.1`.
 
     Args:
         ratio: winners of all activations of a layer; the paper goes from 0.2 down to 0.08.
@@ -49,7 +49,8 @@ class KWTA(Wrapping):
                 "leave it out"
             )
         for parent, name in holders:
-            setattr(parent, name, _Winners(self.ratio, classifier.naive))
+            winners = _Winners(self.ratio, classifier.naive)
+            setattr(parent, name, winners.train(parent.training))
         return changed
 
 
@@ -65,7 +66,7 @@ class _Winners(nn.Module):
         ones = [1] * (x.ndim - 1)
         least = flat.detach().topk(count, 1, sorted=False).values.amin(1).reshape(-1, *ones)
         kept = torch.where(x >= least, x, 0)
-        if self.naive or not kept.requires_grad:
+        if self.training or self.naive or not kept.requires_grad:
             return kept
         spread = flat.detach().std(1).clamp(min=_TINY).reshape(-1, *ones)
         stand_in = x * (_STEEPNESS * (x - least) / spread).sigmoid()
