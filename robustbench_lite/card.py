@@ -30,6 +30,10 @@ class Recipe(_Strict):
     behind: tuple[str, ...] = ()
     data: str
     exclude: str = ""
+    per_class: int = Field(default=0, ge=0)
+    init_from: str = ""
+    init_sha256: str = ""
+    freeze: Literal["none", "backbone"] = "none"
     norm: Norm = Norm.LINF
     eps: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.0, ge=0, le=1)
@@ -73,7 +77,7 @@ class Card(_Strict):
     """A model card.
 
     `norm` and `eps` are the threat that the model is meant to be measured under, `test_data` the
-    data; both are the defaults of `rbl attack`.
+    data; both are the defaults of `rbl attack`. `beside` holds the same measurement of others.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Card(_Strict):
     sha256: str
     recipe: Recipe
     measured: Measured
+    beside: dict[str, Measured] = Field(default_factory=dict)
 
     @property
     def threat(self) -> Lp:

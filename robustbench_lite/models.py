@@ -177,6 +177,43 @@ def untrained(
     return classifier
 
 
+def begin_from(classifier: Classifier, recipe: Recipe) -> Classifier:
+    """The classifier with the backbone of `recipe.init_from`, which learns no more if frozen.
+
+    The backbone is everything but the last linear layer, the head, which stays untrained.
+
+    Raises:
+        InputError: no such model, its file is not the one that the recipe names, or it has another
+            backbone.
+    """
+    if not recipe.init_from:
+        return classifier
+    digest = load_card(recipe.init_from).sha256
+    if recipe.init_sha256 not in ("", digest):
+        raise InputError(
+            f"--init-from {recipe.init_from} has other weights than the recipe was made with; "
+            "give the file with the sha256 that the recipe names"
+        )
+    module = classifier.model
+    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    own, given = module.state_dict(), load_model(recipe.init_from).model.state_dict()
+    head = {key for key in own if linear and key.startswith(f"{linear[-1]}.")}
+    apart = [
+        key for key in own.keys() - head if key not in given or given[key].shape != own[key].shape
+    ]
+    if apart or not head:
+        what = f"differs in {min(apart)}" if apart else "has no linear layer at its end"
+        raise InputError(
+            f"--init-from {recipe.init_from}: the backbone of {recipe.arch!r} with "
+            f"{recipe.arch_set} {what}; give the same --arch and --arch-set as the model has"
+        )
+    module.load_state_dict({key: given[key] for key in own.keys() - head}, strict=False)
+    if recipe.freeze == "backbone":
+        for name, p in module.named_parameters():
+            p.requires_grad_(name in head)
+    return classifier
+
+
 def build(recipe: Recipe, classes: int, channels: int, size: int) -> nn.Module:
     """An untrained module of the recipe's architecture, for what it sees of an image.
 

@@ -257,7 +257,7 @@ def _step(
     x = augmented(data.x[index], rng, recipe)
     x = x.contiguous(memory_format=torch.channels_last)
     threat = Lp(recipe.norm, recipe.eps * ramp)
-    model.train()
+    _learning(model)
     losses = defense.losses(model, x, data.y[index], threat, rng)
     values: list[float] = []
     while True:
@@ -270,6 +270,15 @@ def _step(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         run.optimizer.step()
         values.append(float(loss.detach()))
+
+
+def _learning(model: Classifier) -> None:
+    """In training mode, but for frozen layers: batch norm keeps its statistics."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
 
 
 def _clock() -> Callable[[], float]:

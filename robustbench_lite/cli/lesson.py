@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from robustbench_lite.attack import Plan
-    from robustbench_lite.card import Recipe
+    from robustbench_lite.card import Measured, Recipe
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
+    from robustbench_lite.results import Outcome
     from robustbench_lite.threat import Lp
     from robustbench_lite.train import Probe
 
@@ -74,6 +75,7 @@ def learn(
     check: tuple[str, Plan],
     n: int,
     summary: str,
+    others: list[str],
 ) -> None:
     """Train, measure, write weights and card, print the measurement.
 
@@ -83,7 +85,7 @@ def learn(
     from safetensors.torch import save
 
     from robustbench_lite import models, registry
-    from robustbench_lite.card import Card, Measured, card_text
+    from robustbench_lite.card import Card, card_text
     from robustbench_lite.cli import screen
     from robustbench_lite.data import Split
     from robustbench_lite.defense import Training
@@ -98,9 +100,17 @@ def learn(
         )
     if defense.collapses and "holdout" not in recipe.model_fields_set:
         recipe = recipe.model_copy(update={"holdout": _HELD_OUT})
+    if recipe.freeze != "none" and not recipe.init_from:
+        raise InputError("--freeze backbone leaves nothing to learn from; give --init-from too")
+    if recipe.init_from and not recipe.init_sha256:
+        digest = models.load_card(recipe.init_from).sha256
+        recipe = recipe.model_copy(update={"init_sha256": digest})
+    compared = [models.load_model(spec) for spec in others]
     learned = registry.load_data(recipe.data, Split.TRAIN)
     if recipe.exclude:
         learned = learned.without(registry.load_data(recipe.exclude))
+    if recipe.per_class:
+        learned = learned.each_class(recipe.per_class, recipe.seed)
     seen = len(set(learned.ids) & set(test.ids))
     if seen * _LEAK > len(test):
         raise InputError(
@@ -118,7 +128,9 @@ def learn(
     with screen.training(out.stem) as report:
         classifier, minutes = train(
             recipe,
-            lambda: models.untrained(recipe, classes, channels, size, out.stem),
+            lambda: models.begin_from(
+                models.untrained(recipe, classes, channels, size, out.stem), recipe
+            ),
             defense,
             learned,
             checkpoint,
@@ -130,6 +142,8 @@ def learn(
     sample = test.sample(n)
     name, plan = check
     outcome = evaluate(classifier, plan, threat, sample)
+    rows = [(name, outcome)]
+    rows += [(other.name, evaluate(other, plan, threat, sample)) for other in compared]
     card = Card(
         name=out.stem,
         summary=summary,
@@ -145,20 +159,27 @@ def learn(
         train_minutes=round(minutes, 2),
         sha256=hashlib.sha256(weights).hexdigest(),
         recipe=recipe,
-        measured=Measured(
-            data=sample.name,
-            n=outcome.n,
-            seed=outcome.seed,
-            attack=outcome.attack,
-            clean_accuracy=outcome.clean_accuracy,
-            robust_accuracy=outcome.robust_accuracy,
-            robust_ci95=outcome.robust_ci95,
-        ),
+        measured=_measured(outcome, sample.name),
+        beside={label: _measured(other, sample.name) for label, other in rows[1:]},
     )
     files.write_whole({out: weights, out.with_suffix(".toml"): card_text(card).encode()})
     checkpoint.unlink(missing_ok=True)  # what is fitted at once has none
-    screen.show_table(screen.attack_title(outcome), screen.attack_table([(name, outcome)]))
-    screen.show_doubts([outcome])
+    screen.show_table(screen.attack_title(outcome), screen.attack_table(rows))
+    screen.show_doubts([o for _, o in rows])
+
+
+def _measured(outcome: Outcome, data: str) -> Measured:
+    from robustbench_lite.card import Measured
+
+    return Measured(
+        data=data,
+        n=outcome.n,
+        seed=outcome.seed,
+        attack=outcome.attack,
+        clean_accuracy=outcome.clean_accuracy,
+        robust_accuracy=outcome.robust_accuracy,
+        robust_ci95=outcome.robust_ci95,
+    )
 
 
 def _probe(recipe: Recipe) -> Probe | None:

@@ -53,6 +53,16 @@ def train(
     exclude: Annotated[
         str | None, typer.Option("--exclude", help="Data whose images must not be learned from.")
     ] = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", help="Labels of each class; 0: all there are.")
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option("--init-from", help="A trained model to begin with, but for its last layer."),
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option("--freeze", help="backbone: only the last layer learns; or none.")
+    ] = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
     test_eps: Annotated[
@@ -121,6 +131,10 @@ def train(
     check_set: Annotated[
         list[str] | None, typer.Option("--check-set", help="A setting of that attack.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="Another model for the card, measured in the same way."),
+    ] = None,
     n: options.Samples = 1000,
     summary: Annotated[str, typer.Option("--summary", help="One sentence for the card.")] = "",
 ) -> None:
@@ -144,6 +158,9 @@ def train(
             "behind": behind,
             "data": data,
             "exclude": exclude,
+            "per_class": per_class,
+            "init_from": init_from,
+            "freeze": freeze,
             "norm": norm,
             "eps": None if eps is None else options.number(eps, "--eps"),
             "epochs": epochs,
@@ -183,7 +200,7 @@ def train(
     checkpoint = out.with_suffix(".checkpoint")
     with interrupt.before_leaving(lambda: _remains(checkpoint)):
         named = card_data or test_data or chosen.data
-        lesson.learn(chosen, out, test, named, threat, (check, plan), n, summary)
+        lesson.learn(chosen, out, test, named, threat, (check, plan), n, summary, beside or [])
 
 
 def _remains(checkpoint: Path) -> str:
