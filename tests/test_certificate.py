@@ -176,3 +176,17 @@ def test_what_cannot_be_certified_ends_in_one_sentence(forked_rbl, tmp_path, arg
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_class_is_guessed_from_other_draws_than_are_counted() -> None:
+    seen: list[Tensor] = []
+
+    class Watching(HalfSpace):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.extend(x.detach())
+            return super().forward(x)
+
+    model = RandomizedSmoothing(guesses=5, draws=7).wrap(Classifier(Watching()))
+    assert isinstance(model, Smoothed)
+    model.certify(at_distances([0.5]).x, Rng(torch.arange(1)))
+    assert len({image.numpy().tobytes() for image in seen}) == 12
