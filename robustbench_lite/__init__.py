@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from robustbench_lite.goal import Targeted, Untargeted
     from robustbench_lite.judge import evaluate
     from robustbench_lite.loss import Loss
+    from robustbench_lite.models import load_model
     from robustbench_lite.oracle import Oracle
-    from robustbench_lite.registry import load_attack, load_data, load_defense, load_model
+    from robustbench_lite.registry import load_attack, load_data, load_defense
     from robustbench_lite.results import Outcome, Record, worst_case
     from robustbench_lite.rng import Rng
     from robustbench_lite.threat import Access, Lp, Norm, Threat
@@ -32,7 +33,8 @@ _HOMES = {
     "goal": ("Targeted", "Untargeted"),
     "loss": ("Loss",),
     "oracle": ("Oracle",),
-    "registry": ("load_attack", "load_data", "load_defense", "load_model"),
+    "models": ("load_model",),
+    "registry": ("load_attack", "load_data", "load_defense"),
     "results": ("Outcome", "Record", "worst_case"),
     "rng": ("Rng",),
     "threat": ("Access", "Lp", "Norm", "Threat"),

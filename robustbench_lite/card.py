@@ -27,17 +27,30 @@ class Recipe(_Strict):
     arch_set: dict[str, Scalar] = Field(default_factory=dict)
     defense: str = "standard"
     defense_set: dict[str, Scalar] = Field(default_factory=dict)
+    behind: tuple[str, ...] = ()
     data: str
     exclude: str = ""
+    per_class: int = Field(default=0, ge=0)
+    init_from: str = ""
+    init_sha256: str = ""
+    freeze: Literal["none", "backbone"] = "none"
     norm: Norm = Norm.LINF
     eps: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.0, ge=0, le=1)
     augment: Literal["none", "crop", "crop-flip"] = "none"
+    cutout: int = Field(default=0, ge=0)
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["one-cycle", "cosine", "steps", "constant"] = "one-cycle"
     lr: PositiveFloat = 0.1
     weight_decay: float = Field(default=5e-4, ge=0)
+    average: Literal["ema", "swa"] = "ema"
     ema: float = Field(default=0.995, ge=0, lt=1)
+    holdout: int = Field(default=0, ge=0)
+    probe: str = ""
+    probe_set: dict[str, Scalar] = Field(default_factory=dict)
+    patience: int = Field(default=0, ge=0)
     precision: Literal["float32", "bf16"] = "float32"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -64,7 +77,7 @@ class Card(_Strict):
     """A model card.
 
     `norm` and `eps` are the threat that the model is meant to be measured under, `test_data` the
-    data; both are the defaults of `rbl attack`.
+    data; both are the defaults of `rbl attack`. `beside` holds the same measurement of others.
     """
 
     name: str
@@ -82,6 +95,7 @@ class Card(_Strict):
     sha256: str
     recipe: Recipe
     measured: Measured
+    beside: dict[str, Measured] = Field(default_factory=dict)
 
     @property
     def threat(self) -> Lp:

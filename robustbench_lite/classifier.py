@@ -33,6 +33,7 @@ class Classifier(nn.Module):
     Attributes:
         randomized: equal images can get unequal logits; `forward` takes the random numbers as a
             second argument, so that attackers average over draws and every draw can be repeated.
+        averages: each answer is an average over draws already, so attackers need not average.
         naive: attackers are given a gradient that does not know of the defense.
 
     Raises:
@@ -78,6 +79,7 @@ class Classifier(nn.Module):
     shift: Tensor
     plain: bool
     randomized: bool = False
+    averages: bool = False
     naive: bool = False
 
     def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:

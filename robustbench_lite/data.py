@@ -68,6 +68,28 @@ class Dataset:
         banned = {_digest(image) for image in other.x}
         return self.take([i for i, image in enumerate(self.x) if _digest(image) not in banned])
 
+    def each_class(self, n: int, seed: int = 0) -> "Dataset":
+        """`n` samples of each class, those with the least hash, in their present order.
+
+        Raises:
+            InputError: a class has fewer.
+        """
+        rank: Counter[int] = Counter()
+        chosen = []
+        order = sorted(range(len(self)), key=lambda i: _rank(seed, self.ids[i]))
+        for i in order:
+            label = int(self.y[i])
+            if rank[label] < n:
+                chosen.append(i)
+            rank[label] += 1
+        short = min(rank, key=lambda label: rank[label])
+        if rank[short] < n:
+            raise InputError(
+                f"data {self.name!r} has {rank[short]} samples of class {short}; "
+                f"{n} a class are too many"
+            )
+        return self.take(sorted(chosen))
+
     def sample(self, n: int, seed: int = 0) -> "Dataset":
         """`n` samples: those with the least hash of (seed, id), in their present order.
 

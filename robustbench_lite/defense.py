@@ -30,7 +30,13 @@ class Defense(ABC):  # noqa: B024 - what is abstract depends on where the defens
 
 @dataclass(frozen=True)
 class Training(Defense):
-    """A defense that is trained in: what a training step minimises."""
+    """A defense that is trained in: what a training step minimises.
+
+    Attributes:
+        collapses: it can overfit all at once, so samples are held out to notice.
+    """
+
+    collapses: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, threat: Lp, rng: Rng) -> Tensor:
@@ -54,10 +60,25 @@ class Training(Defense):
         """
         yield self.loss(model, x, y, threat, rng)
 
+    def unaware(self, classifier: Classifier) -> Classifier:
+        """The trained classifier with the gradient that an attacker sees who knows nothing.
+
+        The classifier itself, if not overridden: nothing is hidden.
+        """
+        return classifier
+
 
 @dataclass(frozen=True)
 class Wrapping(Defense):
-    """A defense at inference time: it turns a classifier into another one."""
+    """A defense at inference time: it turns a classifier into another one.
+
+    A net can be trained behind it (`rbl train --behind`) where the other classifier holds the same
+    parameters.
+    """
+
+    def channels(self, channels: int) -> int:
+        """Channels of what the net sees, of images with `channels`; as many, if not overridden."""
+        return channels
 
     @abstractmethod
     def wrap(self, classifier: Classifier) -> Classifier:

@@ -39,6 +39,8 @@ def about_randomness(
     """
     if classifier.naive:
         return False, ["the attack does not know of the defenses: this is not robustness"]
+    if classifier.averages:
+        return False, ["the defense is random: every verdict is one more draw"]
     if classifier.randomized:
         return True, [
             f"the defense is random: gradients are averaged over {eot} draws, "

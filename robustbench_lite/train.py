@@ -3,26 +3,28 @@
 import copy
 import hashlib
 import math
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from robustbench_lite.augment import augmented
 from robustbench_lite.card import Recipe
+from robustbench_lite.checkpoint import load_checkpoint, save_checkpoint
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset
+from robustbench_lite.defended import Defended
 from robustbench_lite.defense import Training
 from robustbench_lite.errors import InputError
 from robustbench_lite.rng import Rng, key_of
+from robustbench_lite.schedule import blend, decay_of, optimizer_of, rate
 from robustbench_lite.threat import Lp
 
-_PAD = 4
+_COLLAPSE = 0.2  # of robust accuracy within the run (Wong et al. 2020, arXiv:2001.03994, section 5)
 
 
 @runtime_checkable
@@ -43,6 +45,9 @@ class Progress:
         done: share of the whole run, 0 to 1.
         loss: mean of the present epoch so far.
         epoch_over: the epoch has just ended and its checkpoint is written.
+        clean: accuracy on the held-out samples after the epoch, where some are held out.
+        robust: robust accuracy on them.
+        stopped: why the run ends before its last epoch.
     """
 
     epoch: int
@@ -50,6 +55,12 @@ class Progress:
     done: float
     loss: float
     epoch_over: bool
+    clean: float | None = None
+    robust: float | None = None
+    stopped: str = ""
+
+
+Probe = Callable[[Classifier, Dataset], tuple[float, float]]
 
 
 def keys_of(data: Dataset, *parts: str | int) -> Tensor:
@@ -62,61 +73,47 @@ def ids_digest(data: Dataset) -> str:
     return hashlib.sha256("\n".join(sorted(data.ids)).encode()).hexdigest()
 
 
-def augmented(x: Tensor, rng: Rng, kind: str) -> Tensor:
-    """A random crop after zero padding by 4, and for `crop-flip` a random mirror image (N, ...)."""
-    if kind == "none":
-        return x
-    n, _, height, width = x.shape
-    padded = functional.pad(x, (_PAD,) * 4)
-    shift = rng.integers(2 * _PAD + 1, 2)
-    columns = torch.arange(width).expand(n, width)
-    if kind == "crop-flip":
-        mirrored = rng.integers(2, 1).bool()
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows = torch.arange(height)[None, :] + shift[:, :1]
-    columns = columns + shift[:, 1:]
-    picked = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+def held_out(data: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """What is learned from, and `count` samples that are only looked at; no image is in both.
 
-
-def _rate(recipe: Recipe, done: float) -> float:
-    """One cycle: linearly up during the first fifth, then a cosine down to zero."""
-    if done < 0.2:
-        return recipe.lr * (0.01 + done / 0.2)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
-
-
-def _blend(average: nn.Module, model: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for old, new in zip(
-            average.state_dict().values(), model.state_dict().values(), strict=True
-        ):
-            if old.is_floating_point():
-                old.lerp_(new, 1 - decay)
-            else:
-                old.copy_(new)
+    Raises:
+        InputError: fewer samples are left than held out.
+    """
+    if 2 * count > len(data):
+        raise InputError(
+            f"{count} held-out samples leave {max(0, len(data) - count)} of {len(data)} to learn "
+            "from; hold out less (--holdout)"
+        )
+    chosen = data.sample(count, seed)
+    return data.without(chosen), chosen
 
 
 def train(
     recipe: Recipe,
-    build: Callable[[], nn.Module],
+    build: Callable[[], Classifier],
     defense: Training,
     data: Dataset,
     checkpoint: Path,
     report: Callable[[Progress], None],
-) -> tuple[nn.Module, float]:
+    probe: Probe | None = None,
+) -> tuple[Classifier, float]:
     """Train, or go on from `checkpoint` if it belongs to this recipe and these samples.
+
+    With held-out samples the weights of the epoch with the best robust accuracy on them are kept
+    (robust overfitting: Rice et al. 2020, arXiv:2002.11569), and the run ends when that accuracy
+    collapses or has not risen for `patience` epochs.
 
     Args:
         recipe: all that decides the weights.
-        build: makes the untrained module; called under a seeded generator.
+        build: makes the untrained classifier; called under a seeded generator.
         defense: the objective.
-        data: what to learn from.
+        data: what to learn from, and to hold out.
         checkpoint: written after every epoch, by rename, so that a kill loses one epoch at most.
         report: called after every batch and every epoch.
+        probe: clean and robust accuracy on the held-out samples; needed if the recipe has some.
 
     Returns:
-        The averaged module in eval mode, and the minutes that training took.
+        The classifier with averaged weights in eval mode, and the minutes that training took.
 
     Raises:
         InputError: the checkpoint belongs to another recipe or to other samples, the loss became
@@ -124,96 +121,143 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        module = build()
-    model = Classifier(module, mean=recipe.mean or None, std=recipe.std or None)
-    if isinstance(module, Fitting):
-        return _fit(module, model, recipe, data, report)
-    model = model.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(
-        _groups(model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True
-    )
+        model = build()
+    if isinstance(model.model, Fitting):
+        return _fit(model.model, model, recipe, data, report)
     owner = f"{recipe.digest()}-{ids_digest(data)[:16]}"
-    first, minutes = 0, 0.0
-    if checkpoint.exists():
-        saved = _load_checkpoint(checkpoint, owner)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first, minutes = saved["epoch"], saved["minutes"]
-    batches = math.ceil(len(data) / recipe.batch_size)
+    watched: Dataset | None = None
+    if recipe.holdout:
+        assert probe is not None
+        data, watched = held_out(data, recipe.holdout, recipe.seed)
+    run = _Run(recipe, model)
+    saved = load_checkpoint(checkpoint, owner)
+    if saved is not None:
+        run.restore(saved)
     clock = _clock()
-    for epoch in range(first, recipe.epochs):
-        keys = keys_of(data, "train", recipe.seed, epoch)
-        order = keys.argsort()
-        total = 0.0
-        for batch in range(batches):
-            done = (epoch + batch / batches) / recipe.epochs
-            index = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-            for group in optimizer.param_groups:
-                group["lr"] = _rate(recipe, done)
-            ramp = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
-            total += _step(model, optimizer, defense, data, index, keys[index], ramp, recipe)
-            decay = min(recipe.ema, 1 - 1 / (2 + epoch * batches + batch))
-            _blend(average, model, decay)
-            if batch + 1 < batches:
-                report(Progress(epoch + 1, recipe.epochs, done, total / (batch + 1), False))
-        if not math.isfinite(total):
-            raise InputError(
-                f"training diverged in epoch {epoch + 1}: lower the learning rate (--lr)"
+    while run.epoch < recipe.epochs and not run.stopped:
+        loss = _epoch(run, defense, data, report)
+        clean = robust = None
+        run.epoch += 1
+        if watched is not None and probe is not None:
+            clean, robust = probe(run.average.eval(), watched)
+            run.weigh(robust)
+        run.minutes += clock()
+        save_checkpoint(checkpoint, run.state() | {"owner": owner})
+        done = run.epoch / recipe.epochs
+        report(Progress(run.epoch, recipe.epochs, done, loss, True, clean, robust, run.stopped))
+    if run.best:
+        run.average.load_state_dict(run.best)
+    return run.average.eval(), run.minutes
+
+
+class _Run:
+    """The weights, their average, the optimizer, and what the held-out samples have told."""
+
+    def __init__(self, recipe: Recipe, model: Classifier) -> None:
+        self.recipe = recipe
+        self.model = model.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(model)
+        self.optimizer = optimizer_of(model, recipe)
+        self.epoch, self.minutes = 0, 0.0
+        self.best: dict[str, Tensor] = {}
+        self.robust, self.stale, self.stopped = -1.0, 0, ""
+
+    def weigh(self, robust: float) -> None:
+        """Keep the average if it is the best so far; decide whether to go on."""
+        if robust > self.robust:
+            self.robust, self.stale = robust, 0
+            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+            return
+        self.stale += 1
+        fell = f"robust accuracy on held-out samples fell from {self.robust:.3f} to {robust:.3f}"
+        if robust < self.robust - _COLLAPSE:
+            self.stopped = f"{fell} (catastrophic overfitting)"
+        elif self.recipe.patience and self.stale >= self.recipe.patience:
+            self.stopped = (
+                f"robust accuracy on held-out samples has not risen for {self.stale} epochs"
             )
-        minutes += clock()
-        _save_checkpoint(
-            checkpoint,
-            {
-                "owner": owner,
-                "epoch": epoch + 1,
-                "minutes": minutes,
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-        )
-        done = (epoch + 1) / recipe.epochs
-        report(Progress(epoch + 1, recipe.epochs, done, total / batches, True))
-    return average.model.eval(), minutes
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "epoch": self.epoch,
+            "minutes": self.minutes,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "robust": self.robust,
+            "stale": self.stale,
+            "stopped": self.stopped,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to where `state` was asked for."""
+        self.model.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.epoch, self.minutes, self.best = saved["epoch"], saved["minutes"], saved["best"]
+        self.robust, self.stale = saved["robust"], saved["stale"]
+        self.stopped = saved["stopped"]
+
+
+def _epoch(
+    run: _Run, defense: Training, data: Dataset, report: Callable[[Progress], None]
+) -> float:
+    """One pass over the data; the mean loss."""
+    recipe, epoch = run.recipe, run.epoch
+    batches = math.ceil(len(data) / recipe.batch_size)
+    keys = keys_of(data, "train", recipe.seed, epoch)
+    order = keys.argsort()
+    total = 0.0
+    for batch in range(batches):
+        done = (epoch + batch / batches) / recipe.epochs
+        index = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate(recipe, done)
+        ramp = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key_of("train", recipe.seed, epoch, batch))  # dropout
+            total += _step(run, defense, data, index, keys[index], ramp)
+        decay = decay_of(recipe, epoch * batches + batch, batches)
+        if decay is not None:
+            blend(run.average, run.model, decay)
+        if batch + 1 < batches:
+            report(Progress(epoch + 1, recipe.epochs, done, total / (batch + 1), False))
+    if not math.isfinite(total):
+        raise InputError(f"training diverged in epoch {epoch + 1}: lower the learning rate (--lr)")
+    return total / batches
 
 
 def _fit(
-    module: nn.Module,
+    module: Fitting,
     model: Classifier,
     recipe: Recipe,
     data: Dataset,
     report: Callable[[Progress], None],
-) -> tuple[nn.Module, float]:
-    assert isinstance(module, Fitting)
-    if recipe.defense != Recipe.model_fields["defense"].default:
+) -> tuple[Classifier, float]:
+    if isinstance(model, Defended) or recipe.defense != Recipe.model_fields["defense"].default:
+        named = f"--behind {recipe.behind[0]}" if recipe.behind else f"--defense {recipe.defense}"
         raise InputError(
             f"architecture {recipe.arch!r} is fitted at once and takes no defense; "
-            f"leave out --defense {recipe.defense}"
+            f"leave out {named}"
         )
     clock = _clock()
     order = keys_of(data, "train", recipe.seed, 0).argsort()
     module.fit(data.x[order] * model.scale + model.shift, data.y[order], recipe.seed)
     report(Progress(1, 1, 1.0, 0.0, True))
-    return module.eval(), clock()
+    return model.eval(), clock()
 
 
 def _step(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    defense: Training,
-    data: Dataset,
-    index: Tensor,
-    keys: Tensor,
-    ramp: float,
-    recipe: Recipe,
+    run: _Run, defense: Training, data: Dataset, index: Tensor, keys: Tensor, ramp: float
 ) -> float:
+    recipe, model = run.recipe, run.model
     rng = Rng(keys)
-    x = augmented(data.x[index], rng, recipe.augment)
+    x = augmented(data.x[index], rng, recipe)
     x = x.contiguous(memory_format=torch.channels_last)
     threat = Lp(recipe.norm, recipe.eps * ramp)
-    model.train()
+    _learning(model)
     losses = defense.losses(model, x, data.y[index], threat, rng)
     values: list[float] = []
     while True:
@@ -221,21 +265,20 @@ def _step(
             loss = next(losses, None)
         if loss is None:
             return sum(values) / len(values)
-        optimizer.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        run.optimizer.step()
         values.append(float(loss.detach()))
 
 
-def _groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
-    """Weight decay for matrices and filters only."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def _learning(model: Classifier) -> None:
+    """In training mode, but for frozen layers: batch norm keeps its statistics."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
 
 
 def _clock() -> Callable[[], float]:
@@ -249,22 +292,3 @@ def _clock() -> Callable[[], float]:
         return past / 60
 
     return lap
-
-
-def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _load_checkpoint(path: Path, owner: str) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error}); delete it") from error
-    if state.get("owner") != owner:
-        raise InputError(
-            f"checkpoint {path} belongs to another recipe or other data; "
-            "delete it or choose another --out"
-        )
-    return state

@@ -27,6 +27,7 @@ from robustbench_lite import (
     Norm,
     Rng,
     evaluate,
+    load_attack,
     load_data,
     load_model,
 )
@@ -236,3 +237,14 @@ def test_superdeepfool_turns_by_a_part_to_get_nearer() -> None:
     )
     assert len(plain) == len(turning)
     assert sum(turning) < 0.985 * sum(plain)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("cw", Norm.L2), ("ead", Norm.L1)])
+def test_a_search_for_c_ends_when_it_no_longer_shrinks_the_example(name: str, norm: Norm) -> None:
+    model, data = load_model("digits-cnn-at"), load_data("digits").take(range(40))
+    short, long = (
+        evaluate(model, load_attack(name, patience=patience), Lp(norm), data) for patience in (1, 9)
+    )
+    assert short.queries_per_sample < 0.7 * long.queries_per_sample
+    assert len(short.sizes) == len(long.sizes)
+    assert sum(short.sizes) < 1.02 * sum(long.sizes)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from robustbench_lite.cli.program import app
-from robustbench_lite.registry import weights_of
+from robustbench_lite.models import weights_of
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "120"])

@@ -226,14 +226,15 @@ def bands(n: int) -> Dataset:
 
 
 def trained(defense: Training, tmp_path, epochs: int = 6) -> nn.Module:
-    def build() -> nn.Module:
-        return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
+    def build() -> Classifier:
+        layers = (nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
+        return Classifier(nn.Sequential(*layers))
 
     recipe = Recipe(
         arch="-", data="-", eps=0.1, epochs=epochs, batch_size=32, lr=0.05, warmup=0.5, ema=0.5
     )
     checkpoint = tmp_path / "point"
-    return train(recipe, build, defense, bands(256), checkpoint, lambda _: None)[0]
+    return train(recipe, build, defense, bands(256), checkpoint, lambda _: None)[0].model
 
 
 @pytest.mark.parametrize(

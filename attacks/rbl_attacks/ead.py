@@ -14,6 +14,8 @@ from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
+_GAIN = 0.05  # a search that shrinks the example by less counts as fruitless
+
 
 @dataclass(frozen=True)
 class Search:
@@ -26,6 +28,9 @@ class Search:
     low: Tensor
     high: Tensor
     success: Tensor
+    size: Tensor
+    stale: Tensor
+    done: Tensor
 
 
 @dataclass(frozen=True)
@@ -35,25 +40,28 @@ class EAD(Attack):
     The gradient of the margin is divided by its largest component, so that c means the same for
     every model; `beta` is large beside the paper's, so that the L1 norm and not the L2 norm
     decides; a search starts at the best example of those before it. Of the points asked about the
-    one of least L1 norm counts, the paper's L1 rule.
+    one of least L1 norm counts, the paper's L1 rule. A sample leaves when its searches no longer
+    shrink the example.
 
     Args:
         steps: moves in all; each search gets an equal share.
-        searches: values of c tried; 9 in the paper, with more steps.
+        searches: values of c tried; 9 in the paper, with more steps each.
         learning_rate: at first, falling with the square root of the steps left; 0.01 in the paper.
         beta: weight of the L1 norm; 0.001 to 0.1 in the paper.
         c: the first weight of the margin, by beta; ten times as large after a search that found
             nothing.
+        patience: fruitless searches in a row after which a sample leaves.
     """
 
     needs = Access.GRADIENTS
     minimal = True
 
     steps: int = 900
-    searches: Annotated[int, Field(ge=1)] = 6
+    searches: Annotated[int, Field(ge=1)] = 9
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    patience: Annotated[int, Field(ge=1)] = 1
 
     def supports(self, threat: Threat) -> bool:
         """L1."""
@@ -65,7 +73,18 @@ class EAD(Attack):
         nothing = torch.zeros_like(y)
         c = zeros + self.beta * self.c
         low = zeros + self.beta  # with less, no component is worth its cost
-        return Search(x, x, nothing, c, low, zeros + torch.inf, nothing.bool())
+        return Search(
+            adv=x,
+            last=x,
+            turn=nothing,
+            c=c,
+            low=low,
+            high=zeros + torch.inf,
+            success=nothing.bool(),
+            size=zeros + torch.inf,
+            stale=nothing,
+            done=nothing.bool(),
+        )
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
         """One move of FISTA; at the end of a search, the next c."""
@@ -84,21 +103,27 @@ class EAD(Attack):
         adv = torch.where(point == x, x, point + ahead).clamp(0, 1)
         moved = replace(state, adv=adv, last=point, turn=turn, success=state.success | (value > 0))
         over = turn >= share
-        return _next_search(oracle.best, moved, over) if bool(over.any()) else moved
+        return self._next_search(x, oracle.best, moved, over) if bool(over.any()) else moved
 
-
-def _next_search(best: Tensor, state: Search, over: Tensor) -> Search:
-    low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
-    high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
-    c = torch.where(high.isinf(), state.c * 10, (low * high).sqrt())
-    rows = per_row(over, best)
-    return replace(
-        state,
-        adv=torch.where(rows, best, state.adv),
-        last=torch.where(rows, best, state.last),
-        turn=state.turn.masked_fill(over, 0),
-        c=torch.where(over, c, state.c),
-        low=torch.where(over, low, state.low),
-        high=torch.where(over, high, state.high),
-        success=state.success & ~over,
-    )
+    def _next_search(self, x: Tensor, best: Tensor, state: Search, over: Tensor) -> Search:
+        low = torch.where(state.success, state.low, torch.maximum(state.low, state.c))
+        high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
+        c = torch.where(high.isinf(), state.c * 10, (low * high).sqrt())
+        rows = per_row(over, best)
+        size = flat_norm(best - x, Norm.L1)
+        size = torch.where(size > 0, size, torch.inf)
+        fresh = size.isinf() | (size < (1 - _GAIN) * state.size)
+        stale = torch.where(fresh, 0, state.stale + 1)
+        return replace(
+            state,
+            adv=torch.where(rows, best, state.adv),
+            last=torch.where(rows, best, state.last),
+            turn=state.turn.masked_fill(over, 0),
+            c=torch.where(over, c, state.c),
+            low=torch.where(over, low, state.low),
+            high=torch.where(over, high, state.high),
+            success=state.success & ~over,
+            size=torch.where(over, size, state.size),
+            stale=torch.where(over, stale, state.stale),
+            done=over & (stale >= self.patience),
+        )

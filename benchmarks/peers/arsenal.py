@@ -65,7 +65,7 @@ def _ours(norm: Norm, budget: int) -> list[Contender]:
         "pdpgd": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": pairs}),
         "ddn": ({Norm.L2}, {"steps": pairs}),
         "cw": ({Norm.L2}, {"steps": pairs, "patience": 9}),
-        "ead": ({Norm.L1}, {"steps": pairs}),
+        "ead": ({Norm.L1}, {"steps": pairs, "searches": 6, "patience": 9}),
         "sigma-zero": ({Norm.L0}, {"steps": pairs}),
         "fab": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": pairs}),
         "fab-u": ({Norm.L1, Norm.L2, Norm.LINF}, {"steps": budget // 11 - 2}),

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
-from robustbench_lite.registry import load_data, load_model
+from robustbench_lite.models import load_model
+from robustbench_lite.registry import load_data
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CIFAR = _ROOT.parent / "shared" / "data" / "cifar10_test.npz"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.defense import Wrapping
 from robustbench_lite.errors import InputError
-from robustbench_lite.registry import load_model
+from robustbench_lite.models import load_model
 from robustbench_lite.rng import Rng
 
 

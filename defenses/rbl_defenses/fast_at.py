@@ -1,7 +1,7 @@
 """Adversarial training with one step (Wong et al. 2020, arXiv:2001.03994)."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,12 +16,15 @@ from robustbench_lite.threat import Lp
 class FastAT(Adversarial):
     """Cross-entropy after one step from a random point (Wong et al. 2020, Algorithm 3: FGSM-RS).
 
-    It may overfit to that step all at once (section 4.2 there): measure with several steps.
+    It may overfit to that step all at once (section 5 there), so 500 samples are held out and
+    attacked with several steps after each epoch, and the best epoch is kept.
 
     Args:
         step_size: in units of eps; 1.25 in the paper.
         smoothing: label smoothing of the outer loss.
     """
+
+    collapses: ClassVar[bool] = True
 
     step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.25
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

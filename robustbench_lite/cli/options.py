@@ -204,6 +204,6 @@ def model_of(spec: str, device: torch.device, *, naive: bool = False) -> tuple[C
     Raises:
         InputError: no such model, or its files cannot be used.
     """
-    from robustbench_lite.registry import load_card, load_model
+    from robustbench_lite.models import load_card, load_model
 
     return load_model(spec, naive=naive).to(device), load_card(spec)

@@ -2,7 +2,7 @@
 
 import typer
 
-from robustbench_lite.cli import attack, catalogue, leaderboard, train, validate
+from robustbench_lite.cli import attack, catalogue, certify, leaderboard, train, validate
 
 app = typer.Typer(
     name="rbl",
@@ -13,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("attack")(attack.attack)
+app.command("certify")(certify.certify)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("train")(train.train)
 app.command("validate")(validate.validate)

@@ -70,6 +70,25 @@ def watching(title: str) -> Iterator[Callable[[Stand], None]]:
 
 
 @contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that counts samples; nothing where it is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with interrupt.before_leaving(_clear_line), bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
 def waiting(title: str) -> Iterator[None]:
     """A line on stderr while something of unknown length runs; nothing where it is no terminal."""
     if not sys.stderr.isatty():
@@ -107,13 +126,13 @@ def training(title: str) -> Iterator[Callable[[Lesson], None]]:
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        TextColumn("epoch {task.fields[epoch]}, loss {task.fields[loss]}"),
+        TextColumn("epoch {task.fields[epoch]}, loss {task.fields[loss]}{task.fields[held]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
     with interrupt.before_leaving(_clear_line), bar:
-        task = bar.add_task(title, total=1.0, epoch="-", loss="-")
+        task = bar.add_task(title, total=1.0, epoch="-", loss="-", held="")
 
         def show(lesson: Lesson) -> None:
             bar.update(
@@ -122,8 +141,18 @@ def training(title: str) -> Iterator[Callable[[Lesson], None]]:
                 epoch=f"{lesson.epoch}/{lesson.epochs}",
                 loss=f"{lesson.loss:.3f}",
             )
+            if lesson.clean is not None:
+                bar.update(task, held=_held_out(lesson))
+            if lesson.stopped:
+                bar.console.print(f"{title}: stopped, {lesson.stopped}", markup=False)
 
         yield show
+
+
+def _held_out(lesson: Lesson) -> str:
+    if lesson.clean is None or lesson.robust is None:
+        return ""
+    return f", held out: clean {percent(lesson.clean)} %, robust {percent(lesson.robust)} %"
 
 
 def _plain_training(title: str) -> Callable[[Lesson], None]:
@@ -134,8 +163,11 @@ def _plain_training(title: str) -> Callable[[Lesson], None]:
         if lesson.epoch > shown and lesson.epoch_over:
             shown = lesson.epoch
             sys.stderr.write(
-                f"{title}: epoch {lesson.epoch} of {lesson.epochs}, loss {lesson.loss:.3f}\n"
+                f"{title}: epoch {lesson.epoch} of {lesson.epochs}, loss {lesson.loss:.3f}"
+                f"{_held_out(lesson)}\n"
             )
+            if lesson.stopped:
+                sys.stderr.write(f"{title}: stopped, {lesson.stopped}\n")
 
     return show
 

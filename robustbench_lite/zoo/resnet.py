@@ -1,7 +1,6 @@
 """Residual nets for small images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Block(nn.Module):
@@ -13,6 +12,7 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
         self.around: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.around = nn.Sequential(
@@ -21,11 +21,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outputs, H / stride, W / stride)."""
-        return functional.relu(self.inside(x) + self.around(x))
+        out: Tensor = self.relu(self.inside(x) + self.around(x))
+        return out
 
     def inside(self, x: Tensor) -> Tensor:
         """What the two convolutions add to the way around."""
-        inner = functional.relu(self.norm1(self.conv1(x)))
+        inner = self.relu(self.norm1(self.conv1(x)))
         added: Tensor = self.norm2(self.conv2(inner))
         return added
 
