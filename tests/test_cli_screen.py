@@ -131,11 +131,15 @@ WRAPPING = {
     "ensemble",
     "gaussian-noise",
     "jpeg",
+    "k-wta",
     "median-blur",
     "random-resize-pad",
+    "randomized-smoothing",
+    "thermometer",
 }
 
 OPTIONS = {
+    "certify": "--model --data --eps --n --batch-size --seed --device --json",
     "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
     "--device --targeted --exact --json --save-adversarials --access --queries --surrogate "
     "--threat --naive",
@@ -143,7 +147,9 @@ OPTIONS = {
     "--threat",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
-    "--weight-decay --mean --std --precision --seed --check --check-set --n --summary",
+    "--weight-decay --mean --std --precision --seed --check --check-set --n --summary --behind "
+    "--optimizer --schedule --cutout --average --holdout --probe --probe-set --patience "
+    "--per-class --init-from --freeze --beside",
     "validate": "attack --set --check --norm --json",
     "list": "kind",
     "show": "name",

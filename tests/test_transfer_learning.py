@@ -107,11 +107,21 @@ def test_the_command_says_what_it_began_from_and_what_stands_beside(forked_rbl, 
     assert sum(not torch.equal(weights[key], given[key]) for key in weights) == 2
 
 
-def test_nothing_can_be_frozen_without_a_beginning(forked_rbl, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        (("--freeze", "backbone"), "give --init-from too"),
+        (("--beside", "mnist-cnn"), "--beside mnist-cnn takes images of shape (1, 28, 28)"),
+        (("--beside", "digits-hog-rbf"), "needs gradients"),
+        (("--per-class", 500), "500 a class are too many"),
+    ],
+)
+def test_what_cannot_be_learned_is_told_before_the_work(extra, told, forked_rbl, tmp_path) -> None:
     done = forked_rbl(
-        *("train", "--arch", "cnn", "--data", "digits", "--freeze", "backbone"),
-        *("--out", "x.safetensors"),
+        *("train", "--arch", "cnn", "--data", "digits", "--check", "pgd"),
+        *("--out", "x.safetensors", *extra),
         cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "give --init-from too" in done.stderr
+    assert told in done.stderr
+    assert not list(tmp_path.iterdir())

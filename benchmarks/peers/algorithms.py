@@ -102,7 +102,7 @@ def algorithms(steps: int) -> dict[str, Algorithm]:
         ),
         "ead": Algorithm(
             Norm.L1,
-            {"steps": 9 * steps},
+            {"steps": 6 * steps},
             {
                 "foolbox": ("foolbox", _foolbox("EADAttack", binary_search_steps=9, steps=steps)),
                 "torchattacks": ("torchattacks", _torchattacks("EADL1", max_iterations=steps)),

@@ -105,7 +105,7 @@ def learn(
     if recipe.init_from and not recipe.init_sha256:
         digest = models.load_card(recipe.init_from).sha256
         recipe = recipe.model_copy(update={"init_sha256": digest})
-    compared = [models.load_model(spec) for spec in others]
+    compared = [_beside(spec, test, threat, check[1]) for spec in others]
     learned = registry.load_data(recipe.data, Split.TRAIN)
     if recipe.exclude:
         learned = learned.without(registry.load_data(recipe.exclude))
@@ -166,6 +166,25 @@ def learn(
     checkpoint.unlink(missing_ok=True)  # what is fitted at once has none
     screen.show_table(screen.attack_title(outcome), screen.attack_table(rows))
     screen.show_doubts([o for _, o in rows])
+
+
+def _beside(spec: str, test: Dataset, threat: Lp, plan: Plan) -> Classifier:
+    """Another model for the card, which must be able to take the same measurement."""
+    from robustbench_lite.data import checked_for
+    from robustbench_lite.fit import check_fit
+    from robustbench_lite.goal import Untargeted
+    from robustbench_lite.models import load_card, load_model
+
+    card, classifier = load_card(spec), load_model(spec)
+    takes, shape = (card.channels, card.size, card.size), tuple(test.x.shape[1:])
+    if takes != shape:
+        raise InputError(
+            f"--beside {spec} takes images of shape {takes}, the test images have {shape}; "
+            "name a model of the same data"
+        )
+    checked_for(test, card.classes)
+    check_fit(plan, threat, classifier, Untargeted(), None)
+    return classifier
 
 
 def _measured(outcome: Outcome, data: str) -> Measured:
