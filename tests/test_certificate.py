@@ -133,6 +133,8 @@ def test_logits_that_are_not_finite_stay_an_error() -> None:
     model = RandomizedSmoothing().wrap(Classifier(Broken()))
     outcome = evaluate(model, load_attack("fgsm"), Lp(Norm.L2, 0.1), at_distances([0.5]))
     assert outcome.records[0].error
+    proven = certify(model, at_distances([0.5]))
+    assert (proven.abstained, float(proven.radius[0])) == (1, 0.0)
 
 
 def test_who_proves_nothing_is_told_what_would() -> None:
