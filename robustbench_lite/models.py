@@ -207,7 +207,7 @@ def begin_from(classifier: Classifier, recipe: Recipe) -> Classifier:
             f"--init-from {recipe.init_from}: the backbone of {recipe.arch!r} with "
             f"{recipe.arch_set} {what}; give the same --arch and --arch-set as the model has"
         )
-    module.load_state_dict({key: given[key] for key in own.keys() - head}, strict=False)
+    module.load_state_dict({key: own[key] if key in head else given[key] for key in own})
     if recipe.freeze == "backbone":
         for name, p in module.named_parameters():
             p.requires_grad_(name in head)

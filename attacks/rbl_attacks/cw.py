@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rbl_attacks.fruitless import after_search
 from robustbench_lite.attack import Attack
 from robustbench_lite.geometry import flat_norm, per_row
 from robustbench_lite.loss import Loss
@@ -17,7 +18,6 @@ from robustbench_lite.threat import Access, Lp, Norm, Threat
 
 _BEYOND = 0.5  # how far tanh reaches past the box
 _CALM, _BOLD = 0.6, 2.0  # the learning rate's factor once there is an example, and before
-_GAIN = 0.05  # a search that shrinks the example by less counts as fruitless
 _REACH = 0.03  # Adam's first move, in distances to the border, for each move that a search has
 _LATE = 0.5  # a search starts at an adversarial example: only its second half tells whether c does
 _FLAT = 1e-20  # a gradient below this gives no first c
@@ -144,10 +144,7 @@ class CW(Attack):
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
         rows, w = per_row(over, best), _to_tanh(best)
-        size = flat_norm(best - x, Norm.L2)
-        size = torch.where(size > 0, size, torch.inf)
-        fresh = size.isinf() | (size < (1 - _GAIN) * state.size)
-        stale = torch.where(fresh, 0, state.stale + 1)
+        size, stale = after_search(x, best, Norm.L2, state.size, state.stale)
         return replace(
             state,
             adv=torch.where(rows, best, state.adv),

@@ -7,14 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rbl_attacks.fruitless import after_search
 from robustbench_lite.attack import Attack
 from robustbench_lite.geometry import Norm, flat_norm, free, per_row
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
-
-_GAIN = 0.05  # a search that shrinks the example by less counts as fruitless
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,7 @@ class EAD(Attack):
         high = torch.where(state.success, torch.minimum(state.high, state.c), state.high)
         c = torch.where(high.isinf(), state.c * 10, (low * high).sqrt())
         rows = per_row(over, best)
-        size = flat_norm(best - x, Norm.L1)
-        size = torch.where(size > 0, size, torch.inf)
-        fresh = size.isinf() | (size < (1 - _GAIN) * state.size)
-        stale = torch.where(fresh, 0, state.stale + 1)
+        size, stale = after_search(x, best, Norm.L1, state.size, state.stale)
         return replace(
             state,
             adv=torch.where(rows, best, state.adv),
