@@ -117,7 +117,7 @@ def test_wide_blocks_norm_first_and_add_without_a_last_relu():
 def test_attention_maps_are_those_that_the_transformer_uses():
     net, x = made("vit"), images(4)
     assert isinstance(net, VisionTransformer)
-    maps = net.attention(x)
+    maps = net.attention_maps(x)
     assert len(maps) == 6
     assert all(m.shape == (4, 4, 5, 5) for m in maps)
     assert all(torch.allclose(m.sum(3), torch.ones(4, 4, 5), atol=1e-5) for m in maps)

@@ -2,7 +2,7 @@
 
 import typer
 
-from robustbench_lite.cli import attack, catalogue, certify, leaderboard, train, validate
+from robustbench_lite.cli import attack, catalogue, certify, explain, leaderboard, train, validate
 
 app = typer.Typer(
     name="rbl",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.command("attack")(attack.attack)
 app.command("certify")(certify.certify)
+app.command("explain")(explain.explain)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("train")(train.train)
 app.command("validate")(validate.validate)

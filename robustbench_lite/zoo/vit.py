@@ -71,7 +71,7 @@ class VisionTransformer(nn.Module):
             tokens = layer(tokens)
         return self.head(self.norm(tokens[:, 0]))  # type: ignore[no-any-return]  # nn.Module.__call__
 
-    def attention(self, x: Tensor) -> list[Tensor]:
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
         """Of each layer (N, heads, tokens, tokens); the first token is the class's."""
         tokens, seen = self._tokens(x), []
         for layer in self.layers:
