@@ -73,11 +73,11 @@ class Measured(_Strict):
     robust_ci95: tuple[float, float]
 
 
-class Card(_Strict):
-    """A model card.
+class Profile(_Strict):
+    """What an evaluation needs to know of a model.
 
     `norm` and `eps` are the threat that the model is meant to be measured under, `test_data` the
-    data; both are the defaults of `rbl attack`. `beside` holds the same measurement of others.
+    data; both are the defaults of `rbl attack`. Where no data are named, the user must.
     """
 
     name: str
@@ -89,6 +89,16 @@ class Card(_Strict):
     test_data: str
     norm: Norm
     eps: float = Field(ge=0)
+
+    @property
+    def threat(self) -> Lp:
+        """The threat that the model is meant to be measured under."""
+        return Lp(self.norm, self.eps)
+
+
+class Card(Profile):
+    """A model card; `beside` holds the same measurement of other models."""
+
     train_samples: PositiveInt
     train_ids_sha256: str
     train_minutes: float
@@ -96,11 +106,6 @@ class Card(_Strict):
     recipe: Recipe
     measured: Measured
     beside: dict[str, Measured] = Field(default_factory=dict)
-
-    @property
-    def threat(self) -> Lp:
-        """The threat that the model is meant to be measured under."""
-        return Lp(self.norm, self.eps)
 
 
 def read_card(path: Path) -> Card:

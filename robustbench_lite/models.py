@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from robustbench_lite.card import Card, Recipe, read_card
+from robustbench_lite.card import Card, Profile, Recipe, read_card
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.defense import Training, Wrapping
 from robustbench_lite.errors import InputError, UnsupportedError
-from robustbench_lite.registry import Kind, find, load_defense
+from robustbench_lite.registry import Kind, find, load_defense, registered, settings_of
 from robustbench_lite.threat import Access
+
+Source = Callable[[str, Mapping[str, str]], tuple[Classifier, Profile]]
 
 
 def load_model(spec: str, *, naive: bool = False) -> Classifier:
     """The classifier of a registered name, or of a .safetensors file with its card beside it.
 
+    Models from elsewhere are SOURCE:NAME?KEY=VALUE&..., as `clip:cifar10-clip?prompts=a small {}`.
     Defenses at inference may follow, in the order in which an image passes them:
     `mnist-cnn+jpeg?quality=50+bit-depth`.
 
@@ -31,14 +34,44 @@ def load_model(spec: str, *, naive: bool = False) -> Classifier:
     Raises:
         InputError: no such model or defense, or its files cannot be used.
     """
+    return load_with_profile(spec, naive=naive)[0]
+
+
+def load_with_profile(spec: str, *, naive: bool = False) -> tuple[Classifier, Profile]:
+    """The classifier, as `load_model` does, and what an evaluation needs to know of it."""
     base, defenses = _parts(spec)
-    classifier = model_from(weights_of(base), naive=naive)
+    classifier, profile = _undefended(base, naive)
     classifier.naive = naive and (classifier.naive or bool(defenses))
     for text in defenses:
         name = f"{classifier.name}+{text}"
         classifier = wrapping(text).wrap(classifier)
         classifier.name = name
-    return classifier.eval()
+    return classifier.eval(), profile
+
+
+def _undefended(spec: str, naive: bool) -> tuple[Classifier, Profile]:
+    source = _source_of(spec)
+    if source is None:
+        weights = weights_of(spec)
+        return model_from(weights, naive=naive), read_card(weights.with_suffix(".toml"))
+    argument, values = settings_of("model", spec.partition(":")[2])
+    classifier, profile = source(argument, values)
+    classifier.name = spec
+    return classifier, profile.model_copy(update={"name": spec})
+
+
+def _source_of(spec: str) -> Source | None:
+    """What loads a model from elsewhere; None if the model is one of our files."""
+    name, colon, argument = spec.partition(":")
+    if name not in registered(Kind.MODELS):
+        return None
+    found = find(Kind.MODELS, name)
+    if not callable(found):
+        return None
+    if not colon or not argument:
+        raise InputError(f"{name!r} needs the name of a model; write {name}:NAME")
+    source: Source = found
+    return source
 
 
 def _parts(spec: str) -> tuple[str, list[str]]:
@@ -89,6 +122,10 @@ def weights_of(spec: str) -> Path:
         raise InputError(
             f"model file {path} is a pickle, which can run code when it is read; "
             "save the weights with safetensors.torch.save_file"
+        )
+    if _source_of(spec) is not None:
+        raise InputError(
+            f"model {spec!r} has no card of its own; name a model that was trained here"
         )
     location: Path = find(Kind.MODELS, spec)
     return location

@@ -120,18 +120,30 @@ def load_defense(spec: str, **fields: object) -> Defense:
     Raises:
         InputError: no such defense or field, or a value of the wrong type.
     """
+    name, values = settings_of("defense", spec)
+    for key in fields.keys() & values:
+        raise InputError(f"defense {spec!r} gives {key!r} twice; give it once")
+    defense: Defense = _configured(find(Kind.DEFENSES, name), name, values | fields)
+    return defense
+
+
+def settings_of(kind: str, spec: str) -> tuple[str, dict[str, str]]:
+    """The name and the settings of a text such as `jpeg?quality=50&...`.
+
+    Raises:
+        InputError: a setting is not written as KEY=VALUE, or comes twice.
+    """
     name, _, query = spec.partition("?")
-    values = dict(fields)
+    values: dict[str, str] = {}
     for setting in filter(None, query.split("&")):
         key, equals, value = setting.partition("=")
         if not equals or not key or key in values:
             raise InputError(
-                f"defense {spec!r}: {setting!r} is not one KEY=VALUE each; "
+                f"{kind} {spec!r}: {setting!r} is not one KEY=VALUE each; "
                 f"write it as {name}?key=value&other=value"
             )
         values[key] = value
-    defense: Defense = _configured(find(Kind.DEFENSES, name), name, values)
-    return defense
+    return name, values
 
 
 def load_data(spec: str, split: Split = Split.TEST) -> Dataset:

@@ -2,6 +2,7 @@
 
 from rbl_defenses.awp import AWP
 from rbl_defenses.bit_depth import BitDepth
+from rbl_defenses.contrastive import Contrastive
 from rbl_defenses.defensive_distillation import DefensiveDistillation
 from rbl_defenses.ensemble import Ensemble
 from rbl_defenses.fast_at import FastAT
@@ -28,6 +29,7 @@ __all__ = [
     "PGDAT",
     "TRADES",
     "BitDepth",
+    "Contrastive",
     "DefensiveDistillation",
     "Ensemble",
     "FastAT",

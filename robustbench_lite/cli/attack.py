@@ -106,17 +106,17 @@ def attack(
     from robustbench_lite.sweep import sweep
 
     plans = [options.plan_of(name, given, restarts) for name in attacks]
-    classifier, card = options.model_of(model, options.device_of(device), naive=naive)
+    classifier, profile = options.model_of(model, options.device_of(device), naive=naive)
     if naive and not classifier.naive:
         raise InputError(f"--naive: {model} has no defense to ignore; leave it out, or add +jpeg")
-    goal = options.goal_of(targeted, card)
+    goal = options.goal_of(targeted, profile)
     by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
     source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
-    asked = threats.threats_of(norm, distances, threat, card, given_access, queries)
+    asked = threats.threats_of(norm, distances, threat, profile, given_access, queries)
     threats.check_supported(by_name, asked[-1])
     if source is None:
         threats.check_access(by_name, asked[-1], classifier)
-    samples = options.data_of(data, n, seed, card)
+    samples = options.data_of(data, n, seed, profile)
     curves = []
     for name, plan in zip(attacks, plans, strict=True):
         with screen.watching(name) as report:

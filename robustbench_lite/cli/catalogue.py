@@ -44,7 +44,7 @@ def _line(kind: Kind, name: str) -> str:
     from robustbench_lite.models import load_card, weights_of
     from robustbench_lite.registry import Kind, find
 
-    if kind is Kind.MODELS:
+    if kind is Kind.MODELS and not _is_source(name):
         weights = weights_of(name)
         if not weights.is_file():
             return f"not installed: {weights.name} is missing; reinstall its package."
@@ -57,6 +57,13 @@ def _line(kind: Kind, name: str) -> str:
     if kind is Kind.THREATS:  # several live in one module, so the class itself tells
         return _unfolded(inspect.getdoc(find(kind, name)) or "").split("\n")[0]
     return _first_line(find(kind, name))
+
+
+def _is_source(name: str) -> bool:
+    """Does it load models from elsewhere, or is it one of ours?"""
+    from robustbench_lite.registry import Kind, find, registered
+
+    return name in registered(Kind.MODELS) and callable(find(Kind.MODELS, name))
 
 
 def _first_line(thing: Any) -> str:
@@ -101,7 +108,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")
         )
     out = screen.console()
     for kind in kinds:
-        if kind is Kind.MODELS:
+        if kind is Kind.MODELS and not _is_source(name):
             from robustbench_lite.card import card_text
 
             card = load_card(name)
@@ -152,6 +159,8 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
         out.print(table)
     elif kind is Kind.ATTACKS and not inspect.isclass(thing):
         out.print(f"Write {name}:NAME, with the settings of its attack NAME.")
+    elif kind is Kind.MODELS:
+        out.print(_unfolded((inspect.getdoc(thing) or "").partition("\n\n")[2].strip()))
     elif not inspect.isclass(thing):
         out.print(f"{name}{inspect.signature(thing)}")
     if inspect.isclass(thing) and issubclass(thing, Attack):

@@ -50,8 +50,8 @@ def certify(
     from robustbench_lite.certificate import certify as prove
     from robustbench_lite.cli import screen
 
-    classifier, card = options.model_of(model, options.device_of(device))
-    samples = options.data_of(data, n, seed, card)
+    classifier, profile = options.model_of(model, options.device_of(device))
+    samples = options.data_of(data, n, seed, profile)
     with screen.counting(model) as report:
         proven = prove(classifier, samples, seed=seed, batch_size=batch_size, report=report)
     if json_file is not None:

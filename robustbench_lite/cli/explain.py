@@ -66,13 +66,13 @@ def explain(
     from robustbench_lite.picture import draw
 
     plan = options.plan_of(attack, given)
-    classifier, card = options.model_of(model, options.device_of(device))
-    goal = options.goal_of(targeted, card)
+    classifier, profile = options.model_of(model, options.device_of(device))
+    goal = options.goal_of(targeted, profile)
     other = None if threat is None else threats.other_than_a_norm(threat, norm, eps)
-    asked = other or threats.threat_of(norm, distance, card)
+    asked = other or threats.threat_of(norm, distance, profile)
     threats.check_supported({attack: plan}, asked)
     threats.check_access({attack: plan}, asked, classifier)
-    chosen = options.data_of(data, n, seed, card)
+    chosen = options.data_of(data, n, seed, profile)
     with screen.watching(attack) as report:
         outcome = evaluate(
             classifier,

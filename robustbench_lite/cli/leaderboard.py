@@ -53,10 +53,10 @@ def leaderboard(
     jobs = [
         (
             classifier,
-            other or threats.threat_of(norm, distance, card),
-            options.data_of(data, n, seed, card),
+            other or threats.threat_of(norm, distance, profile),
+            options.data_of(data, n, seed, profile),
         )
-        for classifier, card in entries
+        for classifier, profile in entries
     ]
     if len({(samples.ids, asked) for _, asked, samples in jobs}) > 1:
         raise InputError(

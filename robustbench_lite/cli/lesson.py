@@ -62,7 +62,8 @@ def usual_check(recipe: Recipe, test: Dataset) -> str:
     from robustbench_lite.models import untrained
     from robustbench_lite.threat import Access
 
-    gives = untrained(recipe, 2, test.x.shape[1], test.x.shape[2], recipe.arch).access
+    _, channels, size, _ = test.x.shape
+    gives = untrained(recipe, int(test.y.max()) + 1, channels, size, recipe.arch).access
     return "pgd" if gives >= Access.GRADIENTS else "square"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from robustbench_lite.attack import Plan
-    from robustbench_lite.card import Card
+    from robustbench_lite.card import Profile
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.goal import Goal
@@ -110,8 +110,8 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
-    """The samples of --data and --n, by default from the card's test data.
+def data_of(spec: str | None, n: int, seed: int, profile: Profile) -> Dataset:
+    """The samples of --data and --n, by default from the model's test data.
 
     Raises:
         InputError: no such data, it cannot be read, or the model cannot take its images.
@@ -119,15 +119,17 @@ def data_of(spec: str | None, n: int, seed: int, card: Card) -> Dataset:
     from robustbench_lite.data import checked_for
     from robustbench_lite.registry import load_data
 
-    data = load_data(spec or card.test_data)
-    shape = (card.channels, card.size, card.size)
+    if not (spec or profile.test_data):
+        raise InputError(f"model {profile.name!r} names no test data; give --data")
+    data = load_data(spec or profile.test_data)
+    shape = (profile.channels, profile.size, profile.size)
     if tuple(data.x.shape[1:]) != shape:
         raise InputError(
-            f"--data {spec or card.test_data}: images of shape {tuple(data.x.shape[1:])} "
-            f"do not fit model {card.name!r}, which takes {shape}; "
+            f"--data {spec or profile.test_data}: images of shape {tuple(data.x.shape[1:])} "
+            f"do not fit model {profile.name!r}, which takes {shape}; "
             "choose other data or another model"
         )
-    checked_for(data, card.classes)
+    checked_for(data, profile.classes)
     return data.sample(n, seed)
 
 
@@ -178,7 +180,7 @@ def plan_of(name: str, values: dict[str, str], restarts: int = 1) -> Plan:
     return attack if restarts == 1 else Restarts(attack, restarts)
 
 
-def goal_of(targeted: str | None, card: Card) -> Goal:
+def goal_of(targeted: str | None, profile: Profile) -> Goal:
     """The goal of --targeted.
 
     Raises:
@@ -190,20 +192,21 @@ def goal_of(targeted: str | None, card: Card) -> Goal:
         return Untargeted()
     if targeted in list(Choice):
         return Targeted(Choice(targeted))
-    if _CLASS.fullmatch(targeted) and int(targeted) < card.classes:
+    if _CLASS.fullmatch(targeted) and int(targeted) < profile.classes:
         return Targeted(int(targeted))
     raise InputError(
         f"--targeted {targeted!r} is unknown; write next, random or one of the classes "
-        f"0 to {card.classes - 1} of model {card.name!r}"
+        f"0 to {profile.classes - 1} of model {profile.name!r}"
     )
 
 
-def model_of(spec: str, device: torch.device, *, naive: bool = False) -> tuple[Classifier, Card]:
-    """The classifier of --model on its device, and its card.
+def model_of(spec: str, device: torch.device, *, naive: bool = False) -> tuple[Classifier, Profile]:
+    """The classifier of --model on its device, and its profile.
 
     Raises:
         InputError: no such model, or its files cannot be used.
     """
-    from robustbench_lite.models import load_card, load_model
+    from robustbench_lite.models import load_with_profile
 
-    return load_model(spec, naive=naive).to(device), load_card(spec)
+    classifier, profile = load_with_profile(spec, naive=naive)
+    return classifier.to(device), profile

@@ -11,7 +11,7 @@ from robustbench_lite.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from robustbench_lite.attack import Plan
-    from robustbench_lite.card import Card
+    from robustbench_lite.card import Profile
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.threat import Access, Lp, Threat
 
@@ -58,7 +58,7 @@ def threats_of(
     norm: str | None,
     distances: tuple[float, ...] | None,
     threat: str | None,
-    card: Card,
+    profile: Profile,
     access: Access,
     queries: int | None,
 ) -> Sequence[Threat]:
@@ -79,31 +79,31 @@ def threats_of(
     chosen = distances or (None,)
     if len(set(chosen)) < len(chosen):
         raise InputError("--eps names a distance twice; give each once")
-    each = [threat_of(norm, eps, card) for eps in chosen]
+    each = [threat_of(norm, eps, profile) for eps in chosen]
     return [
         replace(one, access=access, queries=queries)
         for one in sorted(each, key=lambda one: one.eps)
     ]
 
 
-def threat_of(norm: str | None, eps: float | None, card: Card) -> Lp:
-    """The threat of --norm and --eps, by default the card's.
+def threat_of(norm: str | None, eps: float | None, profile: Profile) -> Lp:
+    """The threat of --norm and --eps, by default the model's.
 
     Raises:
-        InputError: the norm is unknown, or eps is missing for another norm than the card's.
+        InputError: the norm is unknown, or eps is missing for another norm than the model's.
     """
     from robustbench_lite.threat import Lp, Norm
 
     if norm is not None and norm not in list(Norm):
         raise InputError(f"--norm {norm!r} is unknown; choose from {', '.join(Norm)}")
-    chosen = card.norm if norm is None else Norm(norm)
+    chosen = profile.norm if norm is None else Norm(norm)
     if eps is not None:
         return Lp(chosen, eps)
-    if chosen is not card.norm:
+    if chosen is not profile.norm:
         raise InputError(
-            f"--eps is needed: the card of {card.name!r} has one for {card.norm}, not for {chosen}"
+            f"--eps is needed: model {profile.name!r} has one for {profile.norm}, not for {chosen}"
         )
-    return Lp(chosen, card.eps)
+    return Lp(chosen, profile.eps)
 
 
 def check_supported(plans: Mapping[str, Plan], threat: Threat) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
+digits_clip = _WEIGHTS / "digits-clip.safetensors"
 digits_cnn = _WEIGHTS / "digits-cnn.safetensors"
 digits_cnn_at = _WEIGHTS / "digits-cnn-at.safetensors"
 mnist_cnn = _WEIGHTS / "mnist-cnn.safetensors"
