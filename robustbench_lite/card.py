@@ -41,6 +41,7 @@ class Recipe(_Strict):
     cutout: int = Field(default=0, ge=0)
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 128
+    processes: PositiveInt = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one-cycle", "cosine", "steps", "constant"] = "one-cycle"
     lr: PositiveFloat = 0.1

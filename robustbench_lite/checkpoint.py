@@ -25,7 +25,7 @@ def load_checkpoint(path: Path, owner: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}); delete it") from error
     if state.get("owner") != owner:

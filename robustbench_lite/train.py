@@ -1,13 +1,12 @@
 """Train a model by a recipe: equal recipe and data give equal weights, also after a resume."""
 
-import copy
 import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,10 +20,10 @@ from robustbench_lite.defended import Defended
 from robustbench_lite.defense import Training
 from robustbench_lite.errors import InputError
 from robustbench_lite.rng import Rng, key_of
-from robustbench_lite.schedule import blend, decay_of, optimizer_of, rate
+from robustbench_lite.schedule import blend, decay_of, rate
+from robustbench_lite.team import Team
 from robustbench_lite.threat import Lp
-
-_COLLAPSE = 0.2  # of robust accuracy within the run (Wong et al. 2020, arXiv:2001.03994, section 5)
+from robustbench_lite.trainee import Trainee
 
 
 @runtime_checkable
@@ -96,6 +95,9 @@ def train(
     checkpoint: Path,
     report: Callable[[Progress], None],
     probe: Probe | None = None,
+    *,
+    team: Team | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Classifier, float]:
     """Train, or go on from `checkpoint` if it belongs to this recipe and these samples.
 
@@ -111,6 +113,8 @@ def train(
         checkpoint: written after every epoch, by rename, so that a kill loses one epoch at most.
         report: called after every batch and every epoch.
         probe: clean and robust accuracy on the held-out samples; needed if the recipe has some.
+        team: who trains together; this process alone, if None. One of them reports and writes.
+        device: where the net is; the CPU, if None.
 
     Returns:
         The classifier with averaged weights in eval mode, and the minutes that training took.
@@ -129,80 +133,40 @@ def train(
     if recipe.holdout:
         assert probe is not None
         data, watched = held_out(data, recipe.holdout, recipe.seed)
-    run = _Run(recipe, model)
+    team = team or Team()
+    device = device or torch.device("cpu")
+    team.meet(device)
+    run = Trainee(recipe, model.to(device))
     saved = load_checkpoint(checkpoint, owner)
     if saved is not None:
         run.restore(saved)
     clock = _clock()
     while run.epoch < recipe.epochs and not run.stopped:
-        loss = _epoch(run, defense, data, report)
+        loss = _epoch(run, defense, data, team, report if team.leads else _silently)
+        team.average_buffers(run.model)
+        team.average_buffers(run.average)
         clean = robust = None
         run.epoch += 1
         if watched is not None and probe is not None:
             clean, robust = probe(run.average.eval(), watched)
             run.weigh(robust)
         run.minutes += clock()
-        save_checkpoint(checkpoint, run.state() | {"owner": owner})
-        done = run.epoch / recipe.epochs
-        report(Progress(run.epoch, recipe.epochs, done, loss, True, clean, robust, run.stopped))
+        if team.leads:
+            save_checkpoint(checkpoint, run.state() | {"owner": owner})
+            done = run.epoch / recipe.epochs
+            report(Progress(run.epoch, recipe.epochs, done, loss, True, clean, robust, run.stopped))
+    team.part()
     if run.best:
         run.average.load_state_dict(run.best)
     return run.average.eval(), run.minutes
 
 
-class _Run:
-    """The weights, their average, the optimizer, and what the held-out samples have told."""
-
-    def __init__(self, recipe: Recipe, model: Classifier) -> None:
-        self.recipe = recipe
-        self.model = model.to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(model)
-        self.optimizer = optimizer_of(model, recipe)
-        self.epoch, self.minutes = 0, 0.0
-        self.best: dict[str, Tensor] = {}
-        self.robust, self.stale, self.stopped = -1.0, 0, ""
-
-    def weigh(self, robust: float) -> None:
-        """Keep the average if it is the best so far; decide whether to go on."""
-        if robust > self.robust:
-            self.robust, self.stale = robust, 0
-            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
-            return
-        self.stale += 1
-        fell = f"robust accuracy on held-out samples fell from {self.robust:.3f} to {robust:.3f}"
-        if robust < self.robust - _COLLAPSE:
-            self.stopped = f"{fell} (catastrophic overfitting)"
-        elif self.recipe.patience and self.stale >= self.recipe.patience:
-            self.stopped = (
-                f"robust accuracy on held-out samples has not risen for {self.stale} epochs"
-            )
-
-    def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
-        return {
-            "epoch": self.epoch,
-            "minutes": self.minutes,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
-            "robust": self.robust,
-            "stale": self.stale,
-            "stopped": self.stopped,
-        }
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to where `state` was asked for."""
-        self.model.load_state_dict(saved["model"])
-        self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.epoch, self.minutes, self.best = saved["epoch"], saved["minutes"], saved["best"]
-        self.robust, self.stale = saved["robust"], saved["stale"]
-        self.stopped = saved["stopped"]
+def _silently(progress: Progress) -> None:
+    """What those report who do not lead."""
 
 
 def _epoch(
-    run: _Run, defense: Training, data: Dataset, report: Callable[[Progress], None]
+    run: Trainee, defense: Training, data: Dataset, team: Team, report: Callable[[Progress], None]
 ) -> float:
     """One pass over the data; the mean loss."""
     recipe, epoch = run.recipe, run.epoch
@@ -217,8 +181,8 @@ def _epoch(
             group["lr"] = rate(recipe, done)
         ramp = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key_of("train", recipe.seed, epoch, batch))  # dropout
-            total += _step(run, defense, data, index, keys[index], ramp)
+            torch.manual_seed(key_of("train", recipe.seed, epoch, batch) + team.rank)  # dropout
+            total += _step(run, defense, data, index, keys, ramp, team)
         decay = decay_of(recipe, epoch * batches + batch, batches)
         if decay is not None:
             blend(run.average, run.model, decay)
@@ -250,23 +214,32 @@ def _fit(
 
 
 def _step(
-    run: _Run, defense: Training, data: Dataset, index: Tensor, keys: Tensor, ramp: float
+    run: Trainee,
+    defense: Training,
+    data: Dataset,
+    batch: Tensor,
+    keys: Tensor,
+    ramp: float,
+    team: Team,
 ) -> float:
     recipe, model = run.recipe, run.model
-    rng = Rng(keys)
-    x = augmented(data.x[index], rng, recipe)
+    index, count = team.share(batch)
+    device = model.device
+    rng = Rng(keys[index].to(device))
+    x, y = augmented(data.x[index].to(device), rng, recipe), data.y[index].to(device)
     x = x.contiguous(memory_format=torch.channels_last)
     threat = Lp(recipe.norm, recipe.eps * ramp)
     _learning(model)
-    losses = defense.losses(model, x, data.y[index], threat, rng)
+    losses = defense.losses(model, x, y, threat, rng)
     values: list[float] = []
     while True:
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = next(losses, None)
         if loss is None:
             return sum(values) / len(values)
         run.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        team.average_gradients(model.parameters(), count)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         run.optimizer.step()
         values.append(float(loss.detach()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from robustbench_lite.cli import files
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from robustbench_lite.attack import Plan
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.results import Outcome
+    from robustbench_lite.team import Team
     from robustbench_lite.threat import Lp
-    from robustbench_lite.train import Probe
+    from robustbench_lite.train import Probe, Progress
 
 _LEAK = 100  # a hundredth: natural duplicates are fewer
 _HELD_OUT = 500
@@ -67,18 +71,40 @@ def usual_check(recipe: Recipe, test: Dataset) -> str:
     return "pgd" if gives >= Access.GRADIENTS else "square"
 
 
+@dataclass(frozen=True)
+class Exam:
+    """How the card's accuracies are measured.
+
+    Attributes:
+        data: the test samples.
+        named: the data by a name that others can load.
+        threat: what the model is meant to be measured under.
+        attack: name of the attack.
+        plan: the attack.
+        n: samples.
+        beside: other models that take it too.
+    """
+
+    data: Dataset
+    named: str
+    threat: Lp
+    attack: str
+    plan: Plan
+    n: int
+    beside: tuple[str, ...] = ()
+
+
 def learn(
     recipe: Recipe,
     out: Path,
-    test: Dataset,
-    test_spec: str,
-    threat: Lp,
-    check: tuple[str, Plan],
-    n: int,
+    exam: Exam,
     summary: str,
-    others: list[str],
+    device: torch.device,
+    tensorboard: Path | None,
 ) -> None:
     """Train, measure, write weights and card, print the measurement.
+
+    Started several times by torchrun, all train together and one does the rest.
 
     Raises:
         InputError: the recipe cannot be followed.
@@ -88,11 +114,16 @@ def learn(
     from robustbench_lite import models, registry
     from robustbench_lite.card import Card, card_text
     from robustbench_lite.cli import screen
+    from robustbench_lite.cli.tensorboard import writing
     from robustbench_lite.data import Split
     from robustbench_lite.defense import Training
     from robustbench_lite.judge import evaluate
+    from robustbench_lite.team import Team
     from robustbench_lite.train import ids_digest, train
 
+    test, threat, plan = exam.data, exam.threat, exam.plan
+    team = Team.of_environment()
+    recipe = _shared(recipe, team)
     defense = registry.load_defense(recipe.defense, **recipe.defense_set)
     if not isinstance(defense, Training):
         raise InputError(
@@ -106,7 +137,7 @@ def learn(
     if recipe.init_from and not recipe.init_sha256:
         digest = models.load_card(recipe.init_from).sha256
         recipe = recipe.model_copy(update={"init_sha256": digest})
-    compared = [_beside(spec, test, threat, check[1]) for spec in others]
+    compared = [_beside(spec, test, threat, plan) for spec in exam.beside]
     learned = registry.load_data(recipe.data, Split.TRAIN)
     if recipe.exclude:
         learned = learned.without(registry.load_data(recipe.exclude))
@@ -126,7 +157,8 @@ def learn(
             f"{tuple(test.x.shape[1:])}; both must be the same square"
         )
     checkpoint = out.with_suffix(".checkpoint")
-    with screen.training(out.stem) as report:
+    shown = screen.training(out.stem) if team.leads else nullcontext(_silently)
+    with shown as bar, writing(tensorboard if team.leads else None, bar) as report:
         classifier, minutes = train(
             recipe,
             lambda: models.begin_from(
@@ -137,13 +169,16 @@ def learn(
             checkpoint,
             report,
             _probe(recipe),
+            team=team,
+            device=_own(device, team),
         )
+    if not team.leads:
+        return
     module = classifier.model
-    weights = save({k: v.contiguous() for k, v in module.state_dict().items()})
-    sample = test.sample(n)
-    name, plan = check
+    weights = save({k: v.cpu().contiguous() for k, v in module.state_dict().items()})
+    sample = test.sample(exam.n)
     outcome = evaluate(classifier, plan, threat, sample)
-    rows = [(name, outcome)]
+    rows = [(exam.attack, outcome)]
     rows += [(other.name, evaluate(other, plan, threat, sample)) for other in compared]
     card = Card(
         name=out.stem,
@@ -152,7 +187,7 @@ def learn(
         channels=channels,
         size=size,
         parameters=sum(p.numel() for p in module.parameters()) or _numbers(module),
-        test_data=test_spec,
+        test_data=exam.named,
         norm=recipe.norm,
         eps=threat.eps,
         train_samples=len(learned),
@@ -167,6 +202,28 @@ def learn(
     checkpoint.unlink(missing_ok=True)  # what is fitted at once has none
     screen.show_table(screen.attack_title(outcome), screen.attack_table(rows))
     screen.show_doubts([o for _, o in rows])
+
+
+def _silently(progress: Progress) -> None:
+    """What those show who do not lead."""
+
+
+def _shared(recipe: Recipe, team: Team) -> Recipe:
+    """The recipe for as many processes as there are, which decide the weights too."""
+    if recipe.processes not in (1, team.size):
+        raise InputError(
+            f"the recipe is for {recipe.processes} processes, and there are {team.size}; start it "
+            f"as torchrun --nproc-per-node {recipe.processes} --no-python -- rbl train ..."
+        )
+    return recipe.model_copy(update={"processes": team.size})
+
+
+def _own(device: torch.device, team: Team) -> torch.device:
+    """Of several processes on one machine each has a GPU of its own."""
+    import torch
+
+    alone = team.size == 1 or device.type != "cuda"
+    return device if alone else torch.device("cuda", team.local)
 
 
 def _beside(spec: str, test: Dataset, threat: Lp, plan: Plan) -> Classifier:

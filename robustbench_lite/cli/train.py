@@ -136,12 +136,17 @@ def train(
         typer.Option("--beside", help="Another model for the card, measured in the same way."),
     ] = None,
     n: options.Samples = 1000,
+    device: options.Device = "auto",
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", help="Folder for TensorBoard's curves of the run."),
+    ] = None,
     summary: Annotated[str, typer.Option("--summary", help="One sentence for the card.")] = "",
 ) -> None:
     """Train a model, measure it, and write weights and card.
 
     Killed in the middle, the same command goes on from its checkpoint. The same recipe and data
-    give the same weights.
+    give the same weights. On several GPUs: torchrun --nproc-per-node 4 --no-python -- rbl train ...
     """
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} must end in .safetensors; rename it")
@@ -198,9 +203,11 @@ def train(
     plan = options.plan_of(check, given)
     threats.check_supported({check: plan}, threat)
     checkpoint = out.with_suffix(".checkpoint")
+    where = options.device_of(device)
     with interrupt.before_leaving(lambda: _remains(checkpoint)):
         named = card_data or test_data or chosen.data
-        lesson.learn(chosen, out, test, named, threat, (check, plan), n, summary, beside or [])
+        exam = lesson.Exam(test, named, threat, check, plan, n, tuple(beside or ()))
+        lesson.learn(chosen, out, exam, summary, where, tensorboard)
 
 
 def _remains(checkpoint: Path) -> str:
