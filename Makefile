@@ -44,6 +44,7 @@ bench: $(VENV)/.peers
 	$(BIN)/python benchmarks/peers/pgd.py --model cifar10-resnet
 	$(BIN)/python benchmarks/peers/cw.py --model cifar10-resnet
 	$(BIN)/python benchmarks/peers/startup.py
+	$(BIN)/python benchmarks/peers/training.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
