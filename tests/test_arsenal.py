@@ -1,6 +1,7 @@
 """What tells each attack from a lesser one, with exact answers where there are any."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from rbl_attacks.sigma_zero import SigmaZero
 from rbl_attacks.square import Square
 from rbl_attacks.superdeepfool import SuperDeepFool
 from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_lite import (
     Attack,
@@ -249,3 +250,33 @@ def test_a_search_for_c_ends_when_it_no_longer_shrinks_the_example(name: str, no
     assert short.queries_per_sample < 0.9 * long.queries_per_sample
     assert len(short.sizes) == len(long.sizes)
     assert sum(short.sizes) < 1.02 * sum(long.sizes)
+
+
+class Watched(nn.Module):
+    """Class 1 where the mean pixel is above 0.6; notes what it is asked, and if for a gradient.
+
+    The mean itself bends, so that a linearisation is exact at no distance.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[bool, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.isfinite().all()  # which cannot be traced, so nobody makes a copy
+        self.asked.append((x.requires_grad, x.detach().clone()))
+        lead = x.flatten(1).mean(1) ** 2 - 0.36
+        return torch.stack([-lead, lead], 1)
+
+
+def test_fab_t_asks_for_the_gradient_where_the_walk_goes_on_after_an_example() -> None:
+    model, data = Watched(), Dataset(torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
+    evaluate(model, FABT(steps=6, targets=1), Lp(Norm.LINF, 0.09), data)
+    pairs = [
+        (before, after)
+        for (plain, before), (follows, after) in pairwise(model.asked)
+        if not plain and follows and float(before.mean()) > 0.6
+    ]
+    assert len(pairs) > 2
+    for example, after in pairs:
+        assert torch.allclose(after, 0.5 + 0.9 * (example - 0.5), atol=1e-6)

@@ -217,6 +217,19 @@ def test_another_norm_and_an_attack_that_shrinks(rbl, tmp_path):
     assert "l2 0.5" in done.stdout
 
 
+def test_the_leaderboard_takes_patterns(forked_rbl, forked_refused, tmp_path):
+    done = forked_rbl(
+        *("leaderboard", "--models", "digits-h*,digits-hog-rbf", "--attacks", "noise", "--n", 10),
+        cwd=tmp_path,
+    )
+    ranked = {line.split()[1] for line in done.stdout.splitlines()[2:]}
+    assert ranked == {"digits-hog-linear", "digits-hog-rbf"}
+    said = forked_refused("leaderboard", "--models", "dogs-*", "--attacks", "noise")
+    assert "'dogs-*' matches no model" in said
+    said = forked_refused("leaderboard", "--models", "cli*", "--attacks", "noise")
+    assert "'cli*' matches no model" in said  # clip is no model, it loads them
+
+
 def test_the_leaderboard_ranks_by_the_worst_case(rbl, tmp_path):
     done = rbl(
         *("leaderboard", "--models", "digits-cnn,digits-cnn-at", "--attacks", "fgsm, pgd"),

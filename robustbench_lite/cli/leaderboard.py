@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def leaderboard(
-    models: Annotated[str, typer.Option("--models", help="Names or files, separated by commas.")],
+    models: Annotated[
+        str,
+        typer.Option("--models", help="Names, files or patterns as mnist-*, separated by commas."),
+    ],
     attacks: Annotated[str, typer.Option("--attacks", help="Names, separated by commas.")],
     data: options.Data = None,
     norm: options.NormName = None,
@@ -44,7 +47,7 @@ def leaderboard(
 
     plans = [options.plan_of(name, {}) for name in names]
     where = options.device_of(device)
-    entries = [options.model_of(spec, where) for spec in specs]
+    entries = [options.model_of(spec, where) for spec in _matching(specs)]
     if len({classifier.name for classifier, _ in entries}) < len(entries):
         raise InputError(
             "--models has two models whose cards give them the same name; change one card's name"
@@ -98,6 +101,26 @@ def _split(text: str, option: str) -> list[str]:
     if len(set(names)) < len(names):
         raise InputError(f"{option} names something twice; name each once")
     return names
+
+
+def _matching(specs: Sequence[str]) -> list[str]:
+    """The models of names and patterns, each once."""
+    from fnmatch import fnmatchcase
+
+    from robustbench_lite.registry import Kind, find, registered
+
+    found: dict[str, None] = {}
+    for spec in specs:
+        name, plus, defenses = spec.partition("+")
+        if "*" not in name:
+            found[spec] = None
+            continue
+        near = [n for n in registered(Kind.MODELS) if fnmatchcase(n, name)]
+        known = [n for n in near if not callable(find(Kind.MODELS, n))]  # a source loads others
+        if not known:
+            raise InputError(f"--models {spec!r} matches no model; see rbl list models")
+        found |= {f"{n}{plus}{defenses}": None for n in known}
+    return list(found)
 
 
 def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
