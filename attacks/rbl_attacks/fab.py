@@ -16,6 +16,8 @@ from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
 
 _AGAIN = 3  # targets that are tried again, twice each, when all were tried
+# As in AutoAttack: else rounding sends pixels to a corner where the box does not reach the border.
+_FLAT = 1e-8
 _NEAR, _FAR = 0.1, 0.5  # a new run starts so far from the best example, or from the image
 
 
@@ -38,11 +40,15 @@ class Tour:
 
 @dataclass(frozen=True)
 class Pull:
-    """How a move is drawn towards the image: the most, the overshoot, the way back."""
+    """How a move is drawn towards the image: the most, the overshoot, the way back.
+
+    Components whose slope is at most `flat` do not move.
+    """
 
     alpha_max: float
     eta: float
     beta: float
+    flat: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,9 @@ class FAB(Attack):
         if not self.twice:
             fooled = value > 0
         size = torch.where(fooled, flat_norm(state.adv - x, norm), torch.inf)
-        pull = Pull(self.alpha_max, self.eta, 1.0 if self.twice else self.beta)
+        pull = Pull(self.alpha_max, self.eta, self.beta)
+        if self.twice:
+            pull = replace(pull, beta=1.0, flat=_FLAT)
         adv = approach(pull, norm, x, at, value, normals[:, 0])
         turn, idle = state.turn + 1, (state.idle + 1).masked_fill(size < 0.99 * state.least, 0)
         moved = replace(state, adv=adv, turn=turn, idle=idle, least=state.least.minimum(size))
@@ -195,6 +203,7 @@ def approach(
     """The biased step from `at` onto the border where `value` (N,) with gradient `normal` is 0."""
     # A point that fools is drawn towards the image first (the paper's backward step).
     adv = torch.where(per_row(value > 0, x), x + pull.beta * (at - x), at)
+    normal = normal.masked_fill(normal.abs() <= pull.flat, 0.0)
     flat = normal.flatten(1)
     top = flat.abs().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
     normal, value = normal / per_row(top, x), value / top
