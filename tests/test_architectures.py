@@ -17,9 +17,11 @@ NAMES = [name for name in registered(Kind.ARCHITECTURES) if not name.startswith(
 
 
 def made(arch: str, classes: int = 5, channels: int = 3, size: int = 8, **values: int) -> nn.Module:
+    names = {"names": ",".join(f"c{k}" for k in range(classes))} if arch == "clip" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = build(Recipe(arch=arch, arch_set=values, data="-"), classes, channels, size)
+        recipe = Recipe(arch=arch, arch_set=values | names, data="-")
+        net = build(recipe, classes, channels, size)
     return net.eval()
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import WEIGHTS
 from PIL import Image
 
-from robustbench_lite import load_model
+from robustbench_lite import load_data, load_model
 from robustbench_lite.card import read_card
 
 CARDS = {path.stem: read_card(path) for path in WEIGHTS.glob("*.toml")}
@@ -46,6 +46,15 @@ def as_the_model_says(folder: Path, model: str, n: int = 24) -> str:
     return "npz:own.npz"
 
 
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory) -> str:
+    """Some of mnist5k as an npz, which is read in no time."""
+    data = load_data("mnist5k").sample(40)
+    path = tmp_path_factory.mktemp("mnist") / "some.npz"
+    np.savez(path, x=(data.x.permute(0, 2, 3, 1).numpy() * 255).round().astype("uint8"), y=data.y)
+    return f"npz:{path}"
+
+
 def test_there_are_entries_of_all_families_and_all_three_data_sets():
     count = Counter(
         family for card in CARDS.values() for family, of in FAMILY.items() if card.recipe.arch in of
@@ -58,22 +67,23 @@ def test_there_are_entries_of_all_families_and_all_three_data_sets():
 
 
 @pytest.mark.parametrize("model", ["mnist-vit", "mnist-senet", "mnist-lenet", "mnist-allconv"])
-def test_attention_and_convolutions(forked_rbl, tmp_path, model):
-    found = attacked(forked_rbl, tmp_path, model, "apgd", "--n", 40, "--set", "steps=40")
+def test_attention_and_convolutions(forked_rbl, tmp_path, mnist, model):
+    found = attacked(forked_rbl, tmp_path, model, "apgd", "--data", mnist, "--set", "steps=40")
     assert found["clean_accuracy"] > 0.9
     assert found["robust_accuracy"] < 0.15
 
 
-def test_image_and_text(forked_rbl, tmp_path):
+def test_image_and_text(forked_rbl, tmp_path, mnist):
     spec = "clip:mnist-clip?prompts=someone wrote a {}"
-    found = attacked(forked_rbl, tmp_path, spec, "apgd", "--n", 40, "--set", "steps=40")
+    found = attacked(forked_rbl, tmp_path, spec, "apgd", "--data", mnist, "--set", "steps=40")
     assert found["clean_accuracy"] > 0.85
     assert found["robust_accuracy"] < 0.3
 
 
-def test_gradient_histograms(forked_rbl, tmp_path):
+def test_gradient_histograms(forked_rbl, tmp_path, mnist):
     found = attacked(
-        forked_rbl, tmp_path, "mnist-hog-linear", "square", "--n", 20, "--set", "steps=200"
+        *(forked_rbl, tmp_path, "mnist-hog-linear", "square"),
+        *("--data", mnist, "--n", 20, "--set", "steps=200"),
     )
     assert found["clean_accuracy"] > 0.9
     assert found["robust_accuracy"] < 0.2
@@ -100,9 +110,10 @@ def test_the_card_of_a_transfer_shows_the_others_beside_it(data):
     assert card.recipe.freeze == "backbone"
 
 
-def test_the_attention_of_a_transformer_is_drawn(forked_rbl, tmp_path):
+def test_the_attention_of_a_transformer_is_drawn(forked_rbl, tmp_path, mnist):
     done = forked_rbl(
         *("explain", "--model", "mnist-vit", "--attack", "pgd", "--n", 8, "--samples", 2),
+        *("--data", mnist),
         *("--out", "look.png"),
         cwd=tmp_path,
     )
