@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rounds import Laps
 
-_WIDTH = 140  # a log file has no width of its own, and a figure cut off is of no use
+_WIDTH = 170  # a log file has no width of its own, and a figure cut off is of no use
 _PEERS = ("torchattacks", "foolbox", "adversarial-robustness-toolbox", "adv-lib")
 
 
