@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	$(BIN)/rbl attack --model mnist-cnn --attack fgsm --attack pgd --n 500
 
 test coverage: export OMP_NUM_THREADS = 1
-test coverage: PYTEST := $(BIN)/python -m pytest -q -n 3 --dist worksteal
+test coverage: PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 test: $(VENV)/.dev
 	$(PYTEST)
 
