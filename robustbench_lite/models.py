@@ -63,15 +63,17 @@ def _undefended(spec: str, naive: bool) -> tuple[Classifier, Profile]:
 def _source_of(spec: str) -> Source | None:
     """What loads a model from elsewhere; None if the model is one of our files."""
     name, colon, argument = spec.partition(":")
-    if name not in registered(Kind.MODELS):
-        return None
-    found = find(Kind.MODELS, name)
-    if not callable(found):
+    if not is_source(name):
         return None
     if not colon or not argument:
         raise InputError(f"{name!r} needs the name of a model; write {name}:NAME")
-    source: Source = found
+    source: Source = find(Kind.MODELS, name)
     return source
+
+
+def is_source(name: str) -> bool:
+    """Does a registered name load models from elsewhere, as SOURCE:NAME?"""
+    return name in registered(Kind.MODELS) and callable(find(Kind.MODELS, name))
 
 
 def _parts(spec: str) -> tuple[str, list[str]]:

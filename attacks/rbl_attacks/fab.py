@@ -123,8 +123,8 @@ class FAB(Attack):
             fooled = value > 0
         size = torch.where(fooled, flat_norm(state.adv - x, norm), torch.inf)
         pull = Pull(self.alpha_max, self.eta, self.beta)
-        if self.twice:
-            pull = replace(pull, beta=1.0, flat=_FLAT)
+        if self.twice:  # drawn already
+            pull = Pull(self.alpha_max, self.eta, beta=1.0, flat=_FLAT)
         adv = approach(pull, norm, x, at, value, normals[:, 0])
         turn, idle = state.turn + 1, (state.idle + 1).masked_fill(size < 0.99 * state.least, 0)
         moved = replace(state, adv=adv, turn=turn, idle=idle, least=state.least.minimum(size))

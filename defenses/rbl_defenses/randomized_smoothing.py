@@ -82,10 +82,8 @@ class Smoothed(Classifier):
         how = self.how
         guess = self._shares(x, rng.branch(0), how.guesses).argmax(1)
         shares = self._shares(x, rng.branch(1), how.draws)
-        share = (
-            shares.gather(1, guess[:, None])[:, 0].double().nan_to_num(0.0)
-        )  # no answer, no proof
-        counts = (share * how.draws).round().long()
+        share = shares.gather(1, guess[:, None])[:, 0].double()
+        counts = (share.nan_to_num(0.0) * how.draws).round().long()  # no answer, no proof
         radius = torch.tensor([self._radius(count) for count in counts.tolist()])
         radius = radius.double().to(x.device)
         return Proof(torch.where(radius > 0, guess, -1), radius)

@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 
 
 def attack(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A registered model or a .safetensors file; defenses may follow: mnist-cnn+jpeg.",
-        ),
-    ],
+    model: options.ModelName,
     attacks: Annotated[
         list[str],
         typer.Option("--attack", "-a", help="An attack; repeat for the worst case over several."),
@@ -57,10 +50,7 @@ def attack(
         str | None,
         typer.Option("--surrogate", help="Search on this model, then try it on --model."),
     ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
-    ] = None,
+    values: options.AttackSettings = None,
     restarts: Annotated[
         int, typer.Option("--restarts", help="Tries with other random numbers.")
     ] = 1,
@@ -68,9 +58,7 @@ def attack(
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    targeted: Annotated[
-        str | None, typer.Option("--targeted", help="Reach a class: next, random or its number.")
-    ] = None,
+    targeted: options.TargetName = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Equal bit by bit for every batch size, at some cost.")
     ] = False,

@@ -41,10 +41,10 @@ def list_names(
 
 def _line(kind: Kind, name: str) -> str:
     from robustbench_lite.cli.screen import distance
-    from robustbench_lite.models import load_card, weights_of
+    from robustbench_lite.models import is_source, load_card, weights_of
     from robustbench_lite.registry import Kind, find
 
-    if kind is Kind.MODELS and not _is_source(name):
+    if kind is Kind.MODELS and not is_source(name):
         weights = weights_of(name)
         if not weights.is_file():
             return f"not installed: {weights.name} is missing; reinstall its package."
@@ -57,13 +57,6 @@ def _line(kind: Kind, name: str) -> str:
     if kind is Kind.THREATS:  # several live in one module, so the class itself tells
         return _unfolded(inspect.getdoc(find(kind, name)) or "").split("\n")[0]
     return _first_line(find(kind, name))
-
-
-def _is_source(name: str) -> bool:
-    """Does it load models from elsewhere, or is it one of ours?"""
-    from robustbench_lite.registry import Kind, find, registered
-
-    return name in registered(Kind.MODELS) and callable(find(Kind.MODELS, name))
 
 
 def _first_line(thing: Any) -> str:
@@ -96,7 +89,7 @@ def _arguments(text: str) -> tuple[str, dict[str, str]]:
 def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
     """Show one model, attack, defense, data set or architecture."""
     from robustbench_lite.cli import screen
-    from robustbench_lite.models import load_card, weights_of
+    from robustbench_lite.models import is_source, load_card, weights_of
     from robustbench_lite.registry import Kind, find, registered
 
     kinds = [kind for kind in Kind if name in registered(kind)]
@@ -108,7 +101,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")
         )
     out = screen.console()
     for kind in kinds:
-        if kind is Kind.MODELS and not _is_source(name):
+        if kind is Kind.MODELS and not is_source(name):
             from robustbench_lite.card import card_text
 
             card = load_card(name)

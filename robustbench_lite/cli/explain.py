@@ -18,32 +18,20 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A registered model or a .safetensors file; defenses may follow: mnist-cnn+jpeg.",
-        ),
-    ],
+    model: options.ModelName,
     attack: Annotated[str, typer.Option("--attack", "-a", help="An attack; rbl list attacks.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, .png.")],
     data: options.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
     threat: options.ThreatName = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
-    ] = None,
+    values: options.AttackSettings = None,
     samples: Annotated[int, typer.Option("--samples", help="Rows of the picture.")] = 4,
     n: Annotated[int, typer.Option("--n", help="Samples to attack and to choose from.")] = 100,
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    targeted: Annotated[
-        str | None, typer.Option("--targeted", help="Reach a class: next, random or its number.")
-    ] = None,
+    targeted: options.TargetName = None,
 ) -> None:
     """Draw image, adversarial example, perturbation and where the classifier looks.
 

@@ -107,7 +107,8 @@ def _matching(specs: Sequence[str]) -> list[str]:
     """The models of names and patterns, each once."""
     from fnmatch import fnmatchcase
 
-    from robustbench_lite.registry import Kind, find, registered
+    from robustbench_lite.models import is_source
+    from robustbench_lite.registry import Kind, registered
 
     found: dict[str, None] = {}
     for spec in specs:
@@ -116,7 +117,7 @@ def _matching(specs: Sequence[str]) -> list[str]:
             found[spec] = None
             continue
         near = [n for n in registered(Kind.MODELS) if fnmatchcase(n, name)]
-        known = [n for n in near if not callable(find(Kind.MODELS, n))]  # a source loads others
+        known = [n for n in near if not is_source(n)]
         if not known:
             raise InputError(f"--models {spec!r} matches no model; see rbl list models")
         found |= {f"{n}{plus}{defenses}": None for n in known}

@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from robustbench_lite.data import Dataset
     from robustbench_lite.goal import Goal
 
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A registered model or a .safetensors file; defenses may follow: mnist-cnn+jpeg.",
+    ),
+]
+AttackSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
+]
+TargetName = Annotated[
+    str | None, typer.Option("--targeted", help="Reach a class: next, random or its number.")
+]
 Data = Annotated[
     str | None,
     typer.Option(
