@@ -45,7 +45,8 @@ class EAD(Attack):
     Args:
         steps: moves in all; each search gets an equal share.
         searches: values of c tried; 9 in the paper, with more steps.
-        learning_rate: at first, falling with the square root of the steps left; 0.01 in the paper.
+        learning_rate: at first, falling with the square root of the steps left; 0.01 in the paper,
+            too long a move where the whole distance is 1.
         beta: weight of the L1 norm; 0.001 to 0.1 in the paper.
         c: the first weight of the margin, by beta; ten times as large after a search that found
             nothing.
@@ -57,7 +58,7 @@ class EAD(Attack):
 
     steps: int = 720
     searches: Annotated[int, Field(ge=1)] = 6
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.003
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     patience: Annotated[int, Field(ge=1)] = 2
