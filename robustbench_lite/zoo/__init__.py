@@ -4,8 +4,6 @@ from pathlib import Path
 
 _WEIGHTS = Path(__file__).parent / "weights"
 
-cifar10_resnet = _WEIGHTS / "cifar10-resnet.safetensors"
-cifar10_resnet_at = _WEIGHTS / "cifar10-resnet-at.safetensors"
 cifar10_hog_linear = _WEIGHTS / "cifar10-hog-linear.safetensors"
 cifar10_hog_rbf = _WEIGHTS / "cifar10-hog-rbf.safetensors"
 cifar10_resnet = _WEIGHTS / "cifar10-resnet.safetensors"
