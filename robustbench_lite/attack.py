@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -53,12 +54,44 @@ class Walk:
     adv: Tensor
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a plan, and which of the samples that are still robust go through it.
+
+    What is asked of a sample is about that sample and the model only, so that nobody's outcome
+    depends on who else is attacked.
+
+    Attributes:
+        attack: what is run.
+        within: the largest gap that a sample may be left with (see `Record.gap`).
+        swings: how many times its gap may be what the gaps that gradient attacks of more than ten
+            steps came to differ by: where they agree, a wide gap is one that no run will close.
+        reach: how many times eps its smallest example may measure.
+        hidden: only where the model's gradients mislead.
+        robust_only: broken samples stay away also from an attack that would make their examples
+            smaller.
+    """
+
+    attack: Attack
+    within: float = math.inf
+    swings: float = math.inf
+    reach: float = math.inf
+    hidden: bool = False
+    robust_only: bool = False
+
+    def __str__(self) -> str:
+        limits = {"gap": self.within, "swings": self.swings, "size / eps": self.reach}
+        told = [f"{name} <= {limit:g}" for name, limit in limits.items() if limit < math.inf]
+        told += ["gradients mislead"] if self.hidden else []
+        return f"{self.attack}{'  if ' if told else ''}{', '.join(told)}"
+
+
 class Plan(ABC):
     """What `evaluate` runs: an attack, or attacks put together. A frozen dataclass."""
 
     @abstractmethod
-    def stages(self) -> tuple[Attack, ...]:
-        """The attacks to run one after the other, each on the survivors of the former.
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """What to run in `threat`, one after the other, each on the survivors of the former.
 
         The second and later ones of a kind are restarts: they get other random numbers.
         """
@@ -68,9 +101,13 @@ class Plan(ABC):
         """Can it keep to `threat`?"""
 
     @property
+    @abstractmethod
     def least_access(self) -> Access:
-        """The least access with which every stage works."""
-        return max(attack.needs for attack in self.stages())
+        """The least access with which it works."""
+
+    def attacks(self, threat: Threat) -> tuple[Attack, ...]:
+        """The attacks of its stages."""
+        return tuple(stage.attack for stage in self.stages(threat))
 
 
 @dataclass(frozen=True)
@@ -113,9 +150,14 @@ class Attack(Plan):
     def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: Any) -> State:
         """One move of every slot. Slots stand at different steps: treat each by itself."""
 
-    def stages(self) -> tuple[Attack, ...]:
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Itself, once."""
-        return (self,)
+        return (Stage(self),)
+
+    @property
+    def least_access(self) -> Access:
+        """What it needs."""
+        return self.needs
 
     def __str__(self) -> str:
         values = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
@@ -133,13 +175,18 @@ class Restarts(Plan):
         if self.n < 1:
             raise InputError(f"restarts is {self.n}; give 1 or more")
 
-    def stages(self) -> tuple[Attack, ...]:
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """The stages of the plan, `n` times."""
-        return self.plan.stages() * self.n
+        return self.plan.stages(threat) * self.n
 
     def supports(self, threat: Threat) -> bool:
         """As the plan does."""
         return self.plan.supports(threat)
+
+    @property
+    def least_access(self) -> Access:
+        """As the plan's."""
+        return self.plan.least_access
 
     def __str__(self) -> str:
         return f"Restarts({self.plan}, {self.n})"
@@ -156,13 +203,87 @@ class Cascade(Plan):
             raise InputError("a cascade needs at least one attack")
         object.__setattr__(self, "plans", plans)
 
-    def stages(self) -> tuple[Attack, ...]:
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """The stages of every plan, in order."""
-        return tuple(attack for plan in self.plans for attack in plan.stages())
+        return tuple(stage for plan in self.plans for stage in plan.stages(threat))
 
     def supports(self, threat: Threat) -> bool:
         """All of its plans do."""
         return all(plan.supports(threat) for plan in self.plans)
 
+    @property
+    def least_access(self) -> Access:
+        """The most that one of its plans needs."""
+        return max(plan.least_access for plan in self.plans)
+
     def __str__(self) -> str:
         return f"Cascade({', '.join(map(str, self.plans))})"
+
+
+@dataclass(frozen=True)
+class Near(Plan):
+    """`plan` on survivors only, and of these on those that former attacks came near to breaking.
+
+    Args:
+        plan: what to run.
+        within: the largest gap (see `Record.gap`).
+        swings: the largest gap in units of what gradient attacks differed by (see `Stage`).
+        reach: the largest size of the smallest example, in units of eps.
+    """
+
+    plan: Plan
+    within: float = math.inf
+    swings: float = math.inf
+    reach: float = math.inf
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """Those of the plan, for fewer samples."""
+        return tuple(
+            replace(
+                stage,
+                within=min(self.within, stage.within),
+                swings=min(self.swings, stage.swings),
+                reach=min(self.reach, stage.reach),
+                robust_only=True,
+            )
+            for stage in self.plan.stages(threat)
+        )
+
+    def supports(self, threat: Threat) -> bool:
+        """As the plan does."""
+        return self.plan.supports(threat)
+
+    @property
+    def least_access(self) -> Access:
+        """As the plan's."""
+        return self.plan.least_access
+
+    def __str__(self) -> str:
+        limits = {"within": self.within, "swings": self.swings, "reach": self.reach}
+        told = [f"{name}={limit:g}" for name, limit in limits.items() if limit < math.inf]
+        return f"Near({', '.join([str(self.plan), *told])})"
+
+
+@dataclass(frozen=True)
+class IfHidden(Plan):
+    """`plan` where the model's gradients mislead, nothing elsewhere."""
+
+    plan: Plan
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """Those of the plan, under that condition."""
+        return tuple(
+            replace(stage, hidden=True, robust_only=True) for stage in self.plan.stages(threat)
+        )
+
+    def supports(self, threat: Threat) -> bool:
+        """As the plan does."""
+        return self.plan.supports(threat)
+
+    @property
+    def least_access(self) -> Access:
+        """As the plan's."""
+        return self.plan.least_access
+
+    def __str__(self) -> str:
+        return f"IfHidden({self.plan})"

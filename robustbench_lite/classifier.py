@@ -196,3 +196,26 @@ def prepare(classifier: Classifier, example: Tensor) -> Classifier:
         tolerance = _AGREEMENT * expected.abs().max()
         same = bool(((expected - got).abs() <= tolerance).all())
     return copied if same else classifier
+
+
+def as_logarithms(probabilities: Tensor) -> Tensor:
+    """At least the logarithm of the smallest float."""
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+
+class _Logarithms(nn.Module):
+    """The logarithms of a model's outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K)."""
+        return as_logarithms(self.model(x))
+
+
+def in_logs(classifier: Classifier) -> Classifier:
+    """A classifier whose logits are the logarithms of the probabilities of `classifier`."""
+    inner = _Logarithms(classifier)
+    return Classifier(inner, access=classifier.access, name=classifier.name).to(classifier.device)

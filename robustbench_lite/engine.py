@@ -24,6 +24,8 @@ from robustbench_lite.threat import Threat
 _EXACT_WIDTH = 32
 _REFILL = 8  # refill when an eighth of the batch is free: starting few samples at a time is slow
 
+_LATE = 10  # steps before the end at which the gap is put on record
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,7 +54,8 @@ class Settings:
 class Work:
     """The samples to attack: x (N, C, H, W), y (N,), random keys (N,), query budgets (N,).
 
-    With a surrogate the search asks it, and the classifier only about the last proposal.
+    `span` (N,) is what gaps are measured in, 1 if None (see `Ledger`). With a surrogate the search
+    asks it, and the classifier only about the last proposal.
     """
 
     x: Tensor
@@ -63,6 +66,7 @@ class Work:
     targeted: bool = False
     eot: int = 1
     surrogate: Classifier | None = None
+    span: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -195,6 +199,7 @@ class _Run:
             minimal=self.attack.minimal,
             budget=work.budget[sample],
             keys=keys,
+            span=None if work.span is None else work.span[sample],
             surrogate=None if work.surrogate is None else self._passes(work.surrogate),
         )
         step = torch.zeros_like(keys)
@@ -216,6 +221,9 @@ class _Run:
         oracle, step = slots.oracle, slots.step + 1
         rng = Rng(slots.keys, step)
         state = self.attack.step(oracle, oracle.x, oracle.y, rng, slots.state)
+        book = oracle.ledger
+        late = step == self.attack.steps - _LATE
+        book.gap_before = torch.where(late, book.gap, book.gap_before)
         moved = _Slots(slots.sample, slots.keys, step, oracle, state)
         return moved.take(torch.arange(count)) if len(moved) > count else moved
 

@@ -24,6 +24,10 @@ class Ledger:
         invalid: (N,) bool: some logit was NaN or infinite.
         keys: (N,) int64 that decide, with `asked`, the random numbers of a randomized classifier.
         asked: (N,) int64 questions so far, whether they were charged for or not.
+        span: (N,) what gaps are measured in: the span of the logits of the image itself.
+        gap: (N,) by how much success was missed at the best proposal, in units of `span`; inf where
+            none was asked about, and for attacks that shrink the perturbation.
+        gap_before: (N,) the same ten steps before the attack's last, inf before that.
         trace: (N, T) what the attack tells of its course, NaN where it did not get to; T may be 0.
     """
 
@@ -35,10 +39,19 @@ class Ledger:
     invalid: Tensor
     keys: Tensor
     asked: Tensor
+    span: Tensor
+    gap: Tensor
+    gap_before: Tensor
     trace: Tensor
 
     @staticmethod
-    def blank(threat: Threat, x: Tensor, budget: Tensor, keys: Tensor | None = None) -> Ledger:
+    def blank(
+        threat: Threat,
+        x: Tensor,
+        budget: Tensor,
+        keys: Tensor | None = None,
+        span: Tensor | None = None,
+    ) -> Ledger:
         """The ledger of slots that asked nothing yet."""
         n, device = len(x), x.device
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
@@ -51,6 +64,9 @@ class Ledger:
             invalid=torch.zeros(n, dtype=torch.bool, device=device),
             keys=zeros.clone() if keys is None else keys.to(device),
             asked=zeros.clone(),
+            span=torch.ones(n, device=device) if span is None else span.to(device),
+            gap=torch.full((n,), torch.inf, device=device),
+            gap_before=torch.full((n,), torch.inf, device=device),
             trace=torch.zeros(n, 0, device=device),
         )
 

@@ -64,10 +64,25 @@ def reached(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     largest) comes and goes with the shape of the batch, so it is no success; nor are logits that
     are not finite.
     """
+    return standing(logits, y, targeted=targeted)[0]
+
+
+def standing(logits: Tensor, y: Tensor, *, targeted: bool) -> tuple[Tensor, Tensor]:
+    """(N,) bool `reached`, and (N,) by how much it is missed: the lead of the wrong side.
+
+    The second is negative after success, and inf where a logit is not finite.
+    """
     lead = -margin(logits, y) if targeted else margin(logits, y)
     high, low = logits.amax(1), logits.amin(1)
     least = _ROUNDING * (high - low) + _LAST_PLACES * torch.maximum(high.abs(), low.abs())
-    return (lead > least) & torch.isfinite(logits).all(1)
+    finite = torch.isfinite(logits).all(1)
+    return (lead > least) & finite, torch.where(finite, -lead, torch.inf)
+
+
+def span_of(logits: Tensor) -> Tensor:
+    """(N,) the largest logit less the smallest, at least the smallest float."""
+    span = logits.amax(1) - logits.amin(1)
+    return span.clamp(min=torch.finfo(span.dtype).tiny)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import Objective, reached
+from robustbench_lite.loss import Objective, reached, standing
 from robustbench_lite.passes import Passes
 from robustbench_lite.threat import Access, Threat
 
@@ -50,6 +50,7 @@ class Oracle(Generic[T]):
         minimal: bool = False,
         budget: Tensor | None = None,
         keys: Tensor | None = None,
+        span: Tensor | None = None,
     ) -> None:
         unlimited = torch.full((len(x),), _UNLIMITED, dtype=torch.int64)
         self.target = target
@@ -60,7 +61,7 @@ class Oracle(Generic[T]):
         self.minimal = minimal
         self.x = x
         self.y = y
-        self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget, keys)
+        self.ledger = Ledger.blank(threat, x, unlimited if budget is None else budget, keys, span)
 
     @property
     def access(self) -> Access:
@@ -283,9 +284,10 @@ class Oracle(Generic[T]):
         """Write down which of the evaluated proposals (images as they were shown) fooled."""
         if self.surrogate is not None:
             return
-        finite = torch.isfinite(logits).all(1)
-        hit = reached(logits, self.y[slot], targeted=self.targeted)
-        self.ledger.invalid[slot[~finite]] = True
+        hit, missed = standing(logits, self.y[slot], targeted=self.targeted)
+        self.ledger.invalid[slot[missed == torch.inf]] = True
+        if not self.minimal:
+            self.ledger.gap.scatter_reduce_(0, slot, missed / self.ledger.span[slot], "amin")
         if bool(hit.any()):
             where = hit.nonzero().flatten()
             shown = (images if point.shape == images.shape else point)[where]

@@ -15,6 +15,7 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp, Threat
+from robustbench_lite.trust import Doubt, Trust, least
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Record:
         queries: forward passes that the attack spent.
         backwards: backward passes that the attack spent.
         attack: the attack that broke it, "" where none did.
+        gap: where it stayed robust, how near an attack at fixed eps came: the least lead of its
+            class over the others, in units of the span of the image's own logits; None where
+            nothing was seen.
         trace: the course of the attack, where it tells one (a learning curve, say).
         error: why this sample has no verdict, "" where it has one. It counts as not robust.
     """
@@ -44,6 +48,7 @@ class Record:
     backwards: int
     attack: str
     error: str
+    gap: float | None = None
     trace: tuple[float, ...] = ()
 
 
@@ -74,7 +79,7 @@ class Outcome:
     seconds: float
     records: tuple[Record, ...]
     adversarials: Tensor = field(repr=False, compare=False)
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def n(self) -> int:
@@ -117,6 +122,11 @@ class Outcome:
         return statistics.median(self.sizes) if self.sizes else None
 
     @property
+    def trust(self) -> Trust:
+        """What the doubts leave."""
+        return least(self.doubts)
+
+    @property
     def queries_per_sample(self) -> float:
         """Mean forward passes over the samples that were attacked; 0 where none was."""
         spent = [r.queries for r in self.records if r.correct]
@@ -148,7 +158,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """The figures and the samples, ready for json.dumps."""
         low, high = self.robust_ci95
-        kept = ("id", "correct", "robust", "size", "queries", "error")
+        kept = ("id", "correct", "robust", "size", "gap", "queries", "error")
         return {
             "model": self.model,
             "attack": self.attack,
@@ -165,7 +175,8 @@ class Outcome:
             "median_size": self.median_size,
             "queries_per_sample": self.queries_per_sample,
             "seconds": round(self.seconds, 3),
-            "doubts": list(self.doubts),
+            "trust": str(self.trust),
+            "doubts": [doubt.to_json() for doubt in self.doubts],
             "samples": [
                 {k: v for k, v in asdict(r).items() if k in kept or (k == "trace" and v)}
                 for r in self.records

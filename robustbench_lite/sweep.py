@@ -77,7 +77,7 @@ def sweep(
         raise InputError(
             "a curve needs threats that differ in eps only; give each eps of one norm once"
         )
-    if all(stage.minimal for stage in attack.stages()):
+    if all(stage.minimal for stage in attack.attacks(ordered[-1])):
         whole = judged(ordered[-1], data)
         return [_cut(whole, threat, data) for threat in ordered]
     outcomes = [judged(ordered[0], data)]

@@ -77,6 +77,7 @@ def test_sizes_are_those_of_the_papers():
     assert parameters(made("lenet", 10, 1, 32)) == 61_706 + 120 * 16 * (8 * 8 - 5 * 5)
     assert round(parameters(made("wideresnet", 10, 3, 32, depth=28, width=10)) / 1e6, 1) == 36.5
     assert round(parameters(made("wideresnet", 10, 3, 32, depth=40, width=4)) / 1e6, 1) == 8.9
+    assert parameters(made("mlp", 10, 1, 28)) == 784 * 128 + 128 * 64 + 64 * 10 + 128 + 64 + 10
     assert 1.2e6 < parameters(made("allconv", 10, 3, 32, width=96)) < 1.4e6
     assert round(parameters(made("resnet", 10, 3, 32, depth=3)) / 1e6, 2) == 0.27
 

@@ -193,7 +193,8 @@ def test_malt_puts_the_class_with_the_nearest_border_first() -> None:
 
 
 def test_autoattack_is_made_to_the_letter() -> None:
-    assert STANDARD.stages() == (
+    ball = Lp(Norm.LINF, 0.1)
+    assert STANDARD.attacks(ball) == (
         APGD(steps=100),
         APGDT(steps=900, targets=9),
         FABT(steps=900, targets=9),
@@ -202,9 +203,9 @@ def test_autoattack_is_made_to_the_letter() -> None:
     x = torch.zeros(1, 1, 32, 32)
     turns = torch.tensor([10, 11, 51, 201, 501, 1001, 2001, 4001])
     halved = [round((1024 * 0.8 / 2**i) ** 0.5) for i in range(8)]
-    assert [int(STANDARD.stages()[3]._side(x, turn)) for turn in turns[:, None]] == halved
-    assert RAND.stages() == (APGD(steps=100), APGD(steps=100, loss=Loss.DLR))
-    kinds = [type(a).__name__ for a in PLUS.stages()]
+    assert [int(STANDARD.attacks(ball)[3]._side(x, turn)) for turn in turns[:, None]] == halved
+    assert RAND.attacks(ball) == (APGD(steps=100), APGD(steps=100, loss=Loss.DLR))
+    kinds = [type(a).__name__ for a in PLUS.attacks(ball)]
     assert kinds == ["APGD"] * 10 + ["FABU"] * 5 + ["Square", "APGDT", "FABT"]
     assert not STANDARD.supports(Lp(Norm.L1, 1.0))
 

@@ -79,10 +79,9 @@ def test_a_setting_that_is_not_a_number(forked_refused):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("attack", *MODEL), ["'--attack'", "rbl attack --help"]),
         (("attack", "--attack", "pgd"), ["'--model'", "rbl attack --help"]),
         (("train",), ["'--out'", "rbl train --help"]),
-        (("leaderboard", "--models", "digits-cnn"), ["'--attacks'", "rbl leaderboard --help"]),
+        (("leaderboard", "--attacks", "pgd"), ["'--models'", "rbl leaderboard --help"]),
         (("show",), ["argument", "rbl show --help"]),
         (("atack",), ["'atack'", "rbl --help"]),
         (("list", "modles"), ["'modles'", "attacks, defenses, models"]),

@@ -16,7 +16,7 @@ ATTACK = ("attack", "--model", "digits-cnn-at", "--n", N)
 KEYS = {
     *("model", "attack", "threat", "goal", "data", "n", "seed", "clean_accuracy", "clean_ci95"),
     *("robust_accuracy", "robust_ci95", "mean_size", "median_size", "queries_per_sample"),
-    *("seconds", "doubts", "samples", "versions"),
+    *("seconds", "trust", "doubts", "samples", "versions"),
 }
 
 
@@ -61,7 +61,7 @@ def test_the_json_has_one_entry_an_attack_with_the_promised_keys(attacked):
             *("python", "robustbench-lite", "torch", "torchvision", "numpy")
         }
         for sample in entry["samples"]:
-            assert set(sample) == {"id", "correct", "robust", "size", "queries", "error"}
+            assert set(sample) == {"id", "correct", "robust", "size", "gap", "queries", "error"}
 
 
 def test_the_figures_follow_from_the_samples(attacked):

@@ -22,9 +22,9 @@ def test_no_figure_is_cut_or_wrapped(forked_rbl, tmp_path, copied_model, columns
     assert alone.stdout.startswith(f"{name} on digits, 30 samples, linf 0.15, seed 0\n")
     assert "\u2026" not in alone.stdout
     *_, header, row = alone.stdout.splitlines()
-    titles = ["clean %", "robust %", "95 % CI", "mean size", "median", "queries", "seconds"]
+    titles = ["clean %", "robust %", "95 % CI", "trust", "mean size", "queries", "seconds"]
     assert re.split(r"\s{2,}", header.strip())[-7:] == titles
-    figures = r"fgsm +\d+\.\d +\d+\.\d +\d+\.\d-\d+\.\d +0\.150 +0\.150 +2\.\d +\d+\.\d"
+    figures = r"fgsm +\d+\.\d +\d+\.\d +\d+\.\d-\d+\.\d +ok +0\.150 +2\.\d +\d+\.\d"
     assert re.fullmatch(figures, row.strip())
     several = ("--models", f"{model},digits-cnn", "--attacks", "fgsm,pgd", "--n", 30)
     board = forked_rbl("leaderboard", *several, cwd=tmp_path, COLUMNS=columns)
@@ -33,7 +33,7 @@ def test_no_figure_is_cut_or_wrapped(forked_rbl, tmp_path, copied_model, columns
     rows = [line for line in board.stdout.splitlines() if re.match(r" +[12]  ", line)]
     assert len(rows) == 2
     for line in rows:
-        assert re.search(r"( +\d+\.\d){4} +\d+\.\d-\d+\.\d +\d+\.\d$", line)
+        assert re.search(r"( +\d+\.\d){4} +\d+\.\d-\d+\.\d +ok +\d+\.\d$", line)
 
 
 def names_of(kind: str) -> set[str]:
@@ -116,10 +116,11 @@ LIBRARIES = ("torchattacks", "foolbox", "art", "advlib")
 ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
     "autoattack": ["a fixed plan", "  APGDT(steps=900", "  Square(steps=5000"],
     "autoattack-plus": ["a fixed plan", "  FABU("],
-    "autoattack-rand": ["a fixed plan", "  APGD(steps=100, loss=dlr)"],
+    "autoattack-rand": ["a fixed plan", "  APGD(steps=100, loss=dlr, "],
     "corruptions": ["Settings (--set KEY=VALUE)", "Other threats: corruption.", "Needs decisions"],
     "patch": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs gradients"],
     "patch-rl": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs scores"],
+    "verdict": ["  effort = standard", "l2:", "linf:", "  APGDT(steps=50", "if gap <= 0.04"],
     "spatial": ["Settings (--set KEY=VALUE)", "Other threats: spatial.", "Needs decisions"],
 }
 WRAPPING = {
@@ -137,13 +138,13 @@ WRAPPING = {
 SOURCES = {"clip", "open_clip"}
 OPTIONS = {
     "certify": "--model --data --eps --n --batch-size --seed --device --json",
-    "attack": "--model --attack --data --norm --eps --set --restarts --n --batch-size --seed "
-    "--device --targeted --exact --json --save-adversarials --access --queries --surrogate "
+    "attack": "--model --attack --effort --data --norm --eps --set --restarts --n --batch-size "
+    "--seed --device --targeted --exact --json --save-adversarials --access --queries --surrogate "
     "--threat --naive",
     "explain": "--model --attack --out --data --norm --eps --threat --set --samples --n "
     "--batch-size --seed --device --targeted",
     "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json "
-    "--threat",
+    "--threat --effort",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
     "--weight-decay --mean --std --precision --seed --check --check-set --n --summary --behind "

@@ -239,8 +239,8 @@ def test_attackers_average_over_draws_unless_naive() -> None:
     assert robust
     for i in robust:
         assert knowing.records[i].queries == 20 * naive.records[i].queries
-    assert any("averaged over 20 draws" in doubt for doubt in knowing.doubts)
-    assert any("does not know of the defenses" in doubt for doubt in naive.doubts)
+    assert any("averaged over 20 passes" in doubt.why for doubt in knowing.doubts)
+    assert any("does not know of the defenses" in doubt.why for doubt in naive.doubts)
 
 
 def test_what_a_naive_attack_cannot_break_an_adaptive_one_does() -> None:

@@ -17,7 +17,7 @@ from robustbench_lite.card import read_card
 CARDS = {path.stem: read_card(path) for path in WEIGHTS.glob("*.toml")}
 FAMILY = {
     "features": ("hog-linear", "hog-rbf"),
-    "convolutions": ("cnn", "lenet", "allconv", "resnet", "wideresnet"),
+    "backpropagation": ("mlp", "cnn", "lenet", "allconv", "resnet", "wideresnet"),
     "attention": ("vit", "senet"),
     "image and text": ("clip",),
 }

@@ -52,6 +52,7 @@ def test_claims_of_a_prepared_model_that_lies_are_not_counted(
     with torch.no_grad():
         assert honest(outcome.adversarials[:4]).argmax(1).tolist() == [1] * 4
     assert torch.equal(outcome.adversarials[4:], data.x[4:])
+    assert any("the faster copy and the original" in doubt.why for doubt in outcome.doubts)
 
 
 def test_unverified_claims_leave_a_doubt() -> None:
@@ -65,7 +66,7 @@ def test_unverified_claims_leave_a_doubt() -> None:
     outcome = evaluate(TwoFaced(), load_attack("fgsm"), Lp(Norm.LINF, 0.001), data)
     assert outcome.robust_accuracy == 1.0
     assert all(r.size is None and r.attack == "" for r in outcome.records)
-    assert any("8 adversarial examples did not fool" in doubt for doubt in outcome.doubts)
+    assert any("8 adversarial examples did not fool" in doubt.why for doubt in outcome.doubts)
 
 
 def test_a_model_without_gradients_is_named_instead_of_crashing() -> None:

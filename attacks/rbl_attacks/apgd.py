@@ -1,6 +1,7 @@
 """Auto-PGD, which finds its own step size (Croce and Hein 2020, arXiv:2003.01690, section 3)."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
 from typing import TypeVar
 
@@ -18,6 +19,14 @@ _MOMENTUM = 0.75
 _RISING = 0.75  # the share of moves that must raise the loss for the step size to stay
 _WIDE = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))  # L1: radius in eps, share of the steps
 _PLAIN = ((1.0, 1.0),)
+
+
+class Start(StrEnum):
+    """Where a run starts: uniformly in the ball, at a corner of it, or at vertical stripes."""
+
+    UNIFORM = "uniform"
+    CORNER = "corner"
+    STRIPES = "stripes"
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,15 @@ class APGD(Attack):
     Args:
         steps: moves; 100 in AutoAttack.
         loss: what to climb.
+        start_at: `uniform` in the ball; `corner`, the longest move with random signs; or `stripes`,
+            the same with one sign a channel and column, as Square starts.
     """
 
     needs = Access.GRADIENTS
 
     steps: int = 100
     loss: Loss = Loss.CROSS_ENTROPY
+    start_at: Start = Start.UNIFORM
 
     def supports(self, threat: Threat) -> bool:
         """L1, L2 and Linf."""
@@ -66,7 +78,7 @@ class APGD(Attack):
 
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Ascent:
         """At a random point of the threat."""
-        return begin(oracle.threat, x, rng)
+        return begin(oracle.threat, x, rng, self.start_at)
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Ascent) -> Ascent:
         """One evaluation and one move."""
@@ -74,10 +86,14 @@ class APGD(Attack):
         return climb(oracle.threat, self.steps, x, state, value, gradient)
 
 
-def begin(threat: Lp, x: Tensor, rng: Rng) -> Ascent:
+def begin(threat: Lp, x: Tensor, rng: Rng, start_at: Start = Start.UNIFORM) -> Ascent:
     """A new run from a random point, in L1 of the widest ball."""
     wide = replace(threat, eps=_phases(threat.norm)[0][0] * threat.eps)
-    adv = wide.random_point(x, rng)
+    if start_at is Start.UNIFORM:
+        adv = wide.random_point(x, rng)
+    else:
+        signs = rng.signs(*x.shape[1:] if start_at is Start.CORNER else (x.shape[1], 1, x.shape[3]))
+        adv = wide.project(x, x + wide.farthest(signs.expand_as(x), x, wide.eps))
     zeros = x.new_zeros(len(x))
     nothing = zeros.long()
     return Ascent(

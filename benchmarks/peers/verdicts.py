@@ -35,7 +35,7 @@ OURS, THEIRS = "ours", "pyautoattack"
 WRONG, ROBUST, BROKEN = "wrong", "robust", "broken"
 
 _CELLS = Path(__file__).with_name("cells")
-_SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 _KEY = ("model", "norm", "eps", "first", "n")
 
 Verdict = tuple[Tensor, list[str], str]
@@ -50,7 +50,7 @@ def main() -> None:
         if options.side != "peers":
             _measure(OURS, _ours, subject, threat, options)
         if options.side != "ours" and find_spec("pyautoattack") is not None:
-            _measure(THEIRS, _theirs, subject, threat, options)
+            _measure(THEIRS, theirs, subject, threat, options)
     _print(options)
 
 
@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
     options = parser.parse_args()
     if options.model.startswith("mnist") and "cifar" in options.data:
-        options.data = f"npz:{_SHARED / 'mnist.npz'}"
+        options.data = f"npz:{SHARED / 'mnist.npz'}"
     return options
 
 
@@ -106,10 +106,10 @@ def _ours(subject: Subject, threat: Lp) -> Verdict:
     plan = load_attack("autoattack")
     outcome = evaluate(subject.model, plan, threat, subject.data, batch_size=subject.batch, seed=0)
     stages = [record.attack.split("(")[0] for record in outcome.records]
-    return outcome.adversarials, stages, "; ".join(outcome.doubts)
+    return outcome.adversarials, stages, "; ".join(map(str, outcome.doubts))
 
 
-def _theirs(subject: Subject, threat: Lp) -> Verdict:
+def theirs(subject: Subject, threat: Lp, seed: int = 0) -> Verdict:
     """The same of the peer; its log tells how many were robust after each stage."""
     from pyautoattack import AutoAttack
 
@@ -120,7 +120,7 @@ def _theirs(subject: Subject, threat: Lp) -> Verdict:
     logger = logging.getLogger("auto-attack")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
-    attack = AutoAttack(fast, norm=norm, eps=threat.eps, seed=0, version="standard")
+    attack = AutoAttack(fast, norm=norm, eps=threat.eps, seed=seed, version="standard")
     adv, _ = attack.run_standard_evaluation(
         subject.x.clone(), subject.y.clone(), batch_size=subject.batch
     )

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 def attack(
     model: options.ModelName,
     attacks: Annotated[
-        list[str],
-        typer.Option("--attack", "-a", help="An attack; repeat for the worst case over several."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            "-a",
+            help="An attack; repeat for the worst case over several.",
+            show_default=options.VERDICT,
+        ),
+    ] = None,
+    effort: options.Effort = None,
     data: options.Data = None,
     norm: options.NormName = None,
     eps: Annotated[
@@ -74,7 +80,8 @@ def attack(
     """Attack a classifier and print how much of its accuracy is left.
 
     Data, norm and eps come from the model's card where they are not given; --threat asks for
-    something else than a norm.
+    something else than a norm. Without --attack it is the verdict: AutoAttack's answer, or a lower
+    one, at a small part of its time.
     """
     files.check_writable(json_file, "--json")
     files.check_writable(save, "--save-adversarials")
@@ -88,12 +95,14 @@ def attack(
     if queries is not None:
         options.positive(queries, "--queries")
     given = options.settings(values, "--set")
+    attacks = attacks or [options.VERDICT]
+    efforts = options.with_effort(attacks, effort)
 
     from robustbench_lite.cli import screen
     from robustbench_lite.results import worst_case
     from robustbench_lite.sweep import sweep
 
-    plans = [options.plan_of(name, given, restarts) for name in attacks]
+    plans = [options.plan_of(name, efforts[name] | given, restarts) for name in attacks]
     classifier, profile = options.model_of(model, options.device_of(device), naive=naive)
     if naive and not classifier.naive:
         raise InputError(f"--naive: {model} has no defense to ignore; leave it out, or add +jpeg")

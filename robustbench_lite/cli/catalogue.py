@@ -14,6 +14,7 @@ from robustbench_lite.errors import InputError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from robustbench_lite.attack import Plan
     from robustbench_lite.registry import Kind
 
 
@@ -127,8 +128,7 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
 
     if isinstance(thing, Plan):
         _title(out, name, "attack: a fixed plan; the survivors of a stage go on to the next")
-        for stage in thing.stages():
-            out.print(f"  {stage}")
+        _show_stages(out, thing)
         return
     _title(out, name, f"{str(kind).removesuffix('s')}: {_first_line(thing)}")
     text, told = _arguments((inspect.getdoc(thing) or "") if inspect.isclass(thing) else "")
@@ -158,6 +158,28 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
         out.print(f"{name}{inspect.signature(thing)}")
     if inspect.isclass(thing) and issubclass(thing, Attack):
         _show_reach(out, thing)
+    elif inspect.isclass(thing) and issubclass(thing, Plan):
+        out.print("\nThe survivors of a stage go on to the next.")
+        _show_stages(out, thing())
+
+
+def _show_stages(out: Console, plan: Plan) -> None:
+    """What a plan runs, by norm where that matters."""
+    from robustbench_lite.cli.threats import reach_of
+    from robustbench_lite.threat import Lp, Norm
+
+    by_norm = {
+        norm: [str(stage) for stage in plan.stages(Lp(Norm(norm), 0.5))]
+        for norm in reach_of(plan, 0.5)[0]
+    }
+    alike = len({tuple(lines) for lines in by_norm.values()}) < 2
+    for norm, lines in by_norm.items():
+        if not alike:
+            out.print(f"{norm}:")
+        for line in lines:
+            out.print(f"  {line}", soft_wrap=True)
+        if alike:
+            break
 
 
 def _show_reach(out: Console, cls: Any) -> None:

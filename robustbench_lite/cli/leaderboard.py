@@ -22,7 +22,10 @@ def leaderboard(
         str,
         typer.Option("--models", help="Names, files or patterns as mnist-*, separated by commas."),
     ],
-    attacks: Annotated[str, typer.Option("--attacks", help="Names, separated by commas.")],
+    attacks: Annotated[
+        str, typer.Option("--attacks", help="Names, separated by commas.")
+    ] = options.VERDICT,
+    effort: options.Effort = None,
     data: options.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
@@ -39,13 +42,14 @@ def leaderboard(
     options.positive(batch_size, "--batch-size")
     distance = None if eps is None else options.number(eps, "--eps")
     names, specs = _split(attacks, "--attacks"), _split(models, "--models")
+    efforts = options.with_effort(names, effort)
 
     from robustbench_lite.cli import screen
     from robustbench_lite.cli.attack import as_json
     from robustbench_lite.judge import evaluate
     from robustbench_lite.leaderboard import ranked
 
-    plans = [options.plan_of(name, {}) for name in names]
+    plans = [options.plan_of(name, settings) for name, settings in efforts.items()]
     where = options.device_of(device)
     entries = [options.model_of(spec, where) for spec in _matching(specs)]
     if len({classifier.name for classifier, _ in entries}) < len(entries):
@@ -132,7 +136,7 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold", min_width=16)
-    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "seconds"):
+    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "trust", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(rows, 1):
         table.add_row(
@@ -142,6 +146,7 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
             *(screen.percent(o.robust_accuracy) for o in row.outcomes),
             screen.percent(row.worst.robust_accuracy),
             screen.interval(*row.worst.robust_ci95),
+            screen.trust(row.worst.trust),
             f"{row.worst.seconds:.1f}",
         )
     return table

@@ -11,6 +11,8 @@ import typer
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from robustbench_lite.attack import Plan
@@ -180,6 +182,30 @@ def scalars(texts: list[str] | None, option: str) -> dict[str, object] | None:
         except ValueError:
             found[key] = text
     return found or None
+
+
+Effort = Annotated[
+    str | None,
+    typer.Option(
+        "--effort",
+        help="Of the attack verdict: quick, standard or thorough.",
+        show_default="standard",
+    ),
+]
+VERDICT = "verdict"
+
+
+def with_effort(names: Sequence[str], effort: str | None) -> dict[str, dict[str, str]]:
+    """The settings of each attack that --effort stands for.
+
+    Raises:
+        InputError: --effort is given, and none of the attacks is the verdict.
+    """
+    if effort is not None and VERDICT not in names:
+        raise InputError(
+            f"--effort {effort!r} is for the attack {VERDICT}; leave it out, or --attack"
+        )
+    return {n: {"effort": effort} if n == VERDICT and effort else {} for n in names}
 
 
 def plan_of(name: str, values: dict[str, str], restarts: int = 1) -> Plan:

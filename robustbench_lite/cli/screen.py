@@ -15,12 +15,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from robustbench_lite.cli import interrupt
+from robustbench_lite.trust import Trust
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from robustbench_lite.judge import Progress as Stand
     from robustbench_lite.results import Outcome
     from robustbench_lite.threat import Threat
     from robustbench_lite.train import Progress as Lesson
+    from robustbench_lite.trust import Doubt
 
 _PLAIN_EVERY = 10.0
 
@@ -223,8 +227,8 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
         "clean %",
         "robust %",
         "95 % CI",
+        "trust",
         "mean size",
-        "median",
         "queries",
         "seconds",
     ):
@@ -235,8 +239,8 @@ def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
             percent(outcome.clean_accuracy),
             percent(outcome.robust_accuracy),
             interval(*outcome.robust_ci95),
+            trust(outcome.trust),
             size(outcome.mean_size),
-            size(outcome.median_size),
             f"{outcome.queries_per_sample:.1f}",
             f"{outcome.seconds:.1f}",
             style="bold" if label == "worst case" else "",
@@ -251,7 +255,7 @@ def curve_table(
     table = Table(box=None, pad_edge=False)
     several = ["worst %"] if len(curves) > 1 else []
     heads = [f"{name} %" for name in names] if several else ["robust %"]
-    for head in ("eps", *heads, *several, "95 % CI", "mean size", "queries", "seconds"):
+    for head in ("eps", *heads, *several, "95 % CI", "trust", "mean size", "queries", "seconds"):
         table.add_column(head, justify="right", no_wrap=True)
     for at_eps, lowest in zip(zip(*curves, strict=True), worst, strict=True):
         shares = [percent(o.robust_accuracy) for o in (*at_eps, *([lowest] if several else []))]
@@ -260,6 +264,7 @@ def curve_table(
             label,
             *shares,
             interval(*lowest.robust_ci95),
+            trust(lowest.trust),
             size(lowest.mean_size),
             f"{lowest.queries_per_sample:.1f}",
             f"{lowest.seconds:.1f}",
@@ -267,7 +272,21 @@ def curve_table(
     return table
 
 
+def trust(value: Trust) -> Text:
+    """ok, or what else in colour."""
+    from rich.text import Text
+
+    return Text(str(value), style={"ok": "", "warn": "yellow", "fail": "bold red"}[value])
+
+
 def show_doubts(outcomes: Sequence[Outcome]) -> None:
-    """The reasons not to trust the figures, each once."""
-    for doubt in dict.fromkeys(d for o in outcomes for d in o.doubts):
-        console().print(f"doubt: {doubt}", style="yellow")
+    """The reasons not to trust the figures, each once and of which models where there are more."""
+    models = {o.model for o in outcomes}
+    whose: dict[Doubt, dict[str, None]] = {}
+    for outcome in outcomes:
+        for doubt in outcome.doubts:
+            whose.setdefault(doubt, {})[outcome.model] = None
+    for doubt, names in whose.items():
+        told = f"{', '.join(names)}: " if len(models) > 1 else ""
+        style = "bold red" if doubt.trust is Trust.FAIL else "yellow"
+        console().print(f"{doubt.trust}: {told}{doubt}", style=style, soft_wrap=True)

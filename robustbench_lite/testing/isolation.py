@@ -224,11 +224,12 @@ def _arrangements(
 
 
 def _alike(a: Record, b: Record, minimal: bool) -> bool:
-    """Equal but for the last digits of the size, which come from rounding."""
+    """Equal but for the last digits of size and gap, which come from rounding."""
     tolerance = 1e-2 if minimal else 1e-4
     one, two = a.size or 0.0, b.size or 0.0
     near = abs(one - two) <= tolerance * max(one, two)
-    return replace(a, size=None) == replace(b, size=None) and near
+    near &= abs((a.gap or 0.0) - (b.gap or 0.0)) <= _CLOSE
+    return replace(a, size=None, gap=None) == replace(b, size=None, gap=None) and near
 
 
 def _is_close(model: nn.Module, images: Tensor, label: int) -> bool:

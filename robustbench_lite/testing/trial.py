@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.attack import Attack, Cascade, Plan, Restarts
+from robustbench_lite.attack import Attack, Cascade, Plan, Restarts, Stage
 from robustbench_lite.corruption import Corruption
 from robustbench_lite.data import Dataset
 from robustbench_lite.goal import Goal
@@ -40,7 +40,7 @@ class Trial:
     @property
     def minimal(self) -> bool:
         """Every stage shrinks the perturbation."""
-        return all(attack.minimal for attack in self.attack.stages())
+        return all(attack.minimal for attack in self.attack.attacks(self.threats[0]))
 
     @property
     def balls(self) -> tuple[Lp, ...]:
@@ -105,7 +105,28 @@ def shortened(plan: Plan, steps: int) -> Plan:
             return Restarts(shortened(plan.plan, steps), min(plan.n, 2))
         case Cascade():
             return Cascade(*(shortened(inner, steps) for inner in plan.plans))
-    return plan
+    return _Short(plan, steps)
+
+
+@dataclass(frozen=True)
+class _Short(Plan):
+    """Any plan with at most so many steps in each of its attacks."""
+
+    plan: Plan
+    steps: int
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        return tuple(
+            replace(stage, attack=replace(stage.attack, steps=min(stage.attack.steps, self.steps)))
+            for stage in self.plan.stages(threat)
+        )
+
+    def supports(self, threat: Threat) -> bool:
+        return self.plan.supports(threat)
+
+    @property
+    def least_access(self) -> Access:
+        return self.plan.least_access
 
 
 def norm_of(d: Tensor, norm: Norm) -> Tensor:

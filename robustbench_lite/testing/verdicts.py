@@ -224,17 +224,23 @@ def hopeless(trial: Trial) -> str:
 
 
 def best_is_kept(trial: Trial) -> str:
-    """Whatever was asked and fooled counts, wherever the search went then (trap 11)."""
+    """Whatever was asked and fooled counts, wherever the search went then (trap 11).
+
+    What the judge asks before the attack is left out: as much as where there is nothing to attack.
+    """
     passed = 0
     for threat in trial.balls:
         weight = signed_weights(1, 36, 3)[0]
         far = reach(weight, threat)
         data = Dataset(torch.full((1, 1, 6, 6), 0.5), torch.zeros(1, dtype=torch.long))
+        wrong = Dataset(data.x, data.y + 1)
         for place in (0.05, 0.15, 0.35, 0.6):
-            recorder = Recorder(Band(weight, place * far, 0.04 * far), keep=True)
+            band = Band(weight, place * far, 0.04 * far)
+            idle, recorder = Recorder(band), Recorder(band, keep=True)
+            trial.run(idle, threat, wrong)
             outcome = trial.run(recorder, threat, data)
             with torch.no_grad():
-                seen = torch.cat(recorder.seen)
+                seen = torch.cat(recorder.seen)[idle.rows :]
                 fooling = seen[recorder.model(seen).argmax(1) == 1]
             size = norm_of(fooling.double() - data.x.double(), threat.norm)
             broken = not outcome.records[0].robust

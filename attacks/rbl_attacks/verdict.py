@@ -1,0 +1,117 @@
+"""AutoAttack's answer, or a lower one, at a small part of its time.
+
+Cheap stages first, each on the survivors of the former. Three short ascents of different kinds (the
+margin from a random point, the cross-entropy from stripes, two targets) tell by how much their
+results differ: where they agree, a wide gap is one that longer runs have never closed, so that long
+runs are spent on few samples. The order of targets is that of arXiv:2407.02240, section 4.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rbl_attacks.apgd import APGD, Start
+from rbl_attacks.apgd_t import APGDT, Order
+from rbl_attacks.autoattack import STANDARD
+from rbl_attacks.fab import FABT
+from rbl_attacks.fgsm import FGSM
+from rbl_attacks.pdpgd import PDPGD
+from rbl_attacks.square import Square
+from robustbench_lite.attack import Cascade, IfHidden, Near, Plan, Restarts, Stage
+from robustbench_lite.loss import Loss
+from robustbench_lite.settings import check_fields
+from robustbench_lite.threat import Access, Lp, Norm, Threat
+
+
+class Effort(StrEnum):
+    """How long to look: in CI, for a leaderboard, for a paper."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    THOROUGH = "thorough"
+
+
+_SHORT = APGD(steps=20, loss=Loss.MARGIN)
+_OTHER = APGD(steps=25, start_at=Start.STRIPES)
+_TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
+_EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
+_CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
+_SEARCH = Square(steps=2000, horizon=4000)
+_NARROWING = Near(PDPGD(steps=100))  # in L2 it finds what ascents within the ball do not
+
+_GLANCE = IfHidden(Square(steps=500))
+
+_QUICK = {
+    Norm.LINF: Cascade(
+        FGSM(), _SHORT, Near(_OTHER, within=0.2), Near(_TARGETED, within=0.1), _GLANCE
+    ),
+    Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
+}
+_STANDARD = {
+    Norm.LINF: Cascade(
+        FGSM(),
+        _SHORT,
+        _OTHER,
+        _TARGETED,
+        Near(APGD(steps=100), within=0.05, swings=3),
+        Near(_EVERY_TARGET, within=0.04, swings=4),
+        Near(_CORNER, within=0.04, swings=2),
+        Near(_SEARCH, within=0.04, swings=1.5),
+        IfHidden(_SEARCH),
+    ),
+    Norm.L2: Cascade(
+        FGSM(),
+        _SHORT,
+        _OTHER,
+        _TARGETED,
+        _NARROWING,
+        Near(APGD(steps=100), within=0.05, swings=3),
+        Near(_EVERY_TARGET, within=0.04, swings=4),
+        Near(FABT(steps=900, targets=9), reach=1.1),
+        Near(_SEARCH, within=0.04, swings=1.5),
+        IfHidden(_SEARCH),
+    ),
+}
+_AGAIN = Cascade(STANDARD, Restarts(_CORNER, 3), Restarts(_OTHER, 3), Square(steps=10000))
+_THOROUGH = {norm: Cascade(plan, _AGAIN) for norm, plan in _STANDARD.items()}
+_PLANS = {Effort.QUICK: _QUICK, Effort.STANDARD: _STANDARD, Effort.THOROUGH: _THOROUGH}
+_BLIND = {
+    Effort.QUICK: Square(steps=500),
+    Effort.STANDARD: Square(steps=5000),
+    Effort.THOROUGH: Restarts(Square(steps=10000), 2),
+}
+
+
+@dataclass(frozen=True)
+class Verdict(Plan):
+    """How robust is it, really? The whole plan in one name, for Linf and L2.
+
+    Without gradients it is a random search with squares.
+
+    Args:
+        effort: `quick`, seconds for a small net, for CI; `standard`, AutoAttack's answer or a
+            lower one; `thorough`, AutoAttack in full, restarts and more queries on top.
+    """
+
+    effort: Effort = Effort.STANDARD
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """The stages that suit norm and access."""
+        if not isinstance(threat, Lp) or threat.access is not Access.GRADIENTS:
+            return _BLIND[self.effort].stages(threat)
+        return _PLANS[self.effort][threat.norm].stages(threat)
+
+    def supports(self, threat: Threat) -> bool:
+        """L2 and Linf."""
+        return isinstance(threat, Lp) and threat.norm in _STANDARD and threat.eps < math.inf
+
+    @property
+    def least_access(self) -> Access:
+        """Scores."""
+        return Access.SCORES
+
+    def __str__(self) -> str:
+        return f"Verdict(effort={self.effort})"

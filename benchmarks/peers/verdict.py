@@ -1,0 +1,168 @@
+"""Does the verdict find what pyautoattack's standard version finds, and in how much less time?
+
+    python verdict.py --model cifar10-resnet-at --norm linf --eps 8/255 --seeds 3
+    python verdict.py --table        # prints what is stored
+
+For every seed both run once, one after the other, on the same images in one process; every claim is
+checked by one function on the original model. A line of verdict.jsonl under --cells is one run.
+Time is that of the process's threads, so that other work on the machine adds little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sheet
+import subject as subjects
+import torch
+from subject import Subject
+from torch import Tensor
+from verdicts import SHARED, THEIRS, theirs
+
+from robustbench_lite.judge import evaluate
+from robustbench_lite.registry import load_attack
+from robustbench_lite.threat import Lp, Norm
+
+_CELLS = Path(__file__).with_name("cells")
+_KEY = ("model", "norm", "eps", "first", "n")
+
+
+def main() -> None:
+    """Measure what is missing for one model and norm, or print the table."""
+    options = _options()
+    if not options.table:
+        subject = subjects.load(options)
+        threat = Lp(Norm(options.norm), float(Fraction(options.eps)))
+        for seed in range(options.seeds):
+            for name in options.contenders:
+                _measure(name, _CONTENDERS[name], subject, threat, seed, options)
+    _print(options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    subjects.add_options(parser, n=500, batch=250, repeats=1)
+    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
+    parser.add_argument("--eps", default="8/255", help="radius, a number or a fraction")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=_CONTENDERS, default=["standard", THEIRS]
+    )
+    parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
+    parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
+    options = parser.parse_args()
+    if options.model.startswith("mnist") and "cifar" in options.data:
+        options.data = f"npz:{SHARED / 'mnist.npz'}"
+    return options
+
+
+def _effort(effort: str) -> Callable[[Subject, Lp, int], tuple[Tensor, str]]:
+    def run(subject: Subject, threat: Lp, seed: int) -> tuple[Tensor, str]:
+        plan = load_attack("verdict", effort=effort)
+        outcome = evaluate(
+            subject.model, plan, threat, subject.data, batch_size=subject.batch, seed=seed
+        )
+        return outcome.adversarials, "; ".join([str(outcome.trust), *map(str, outcome.doubts)])
+
+    return run
+
+
+def _peer(subject: Subject, threat: Lp, seed: int) -> tuple[Tensor, str]:
+    adv, _, course = theirs(subject, threat, seed)
+    return adv, course
+
+
+_CONTENDERS = {
+    "quick": _effort("quick"),
+    "standard": _effort("standard"),
+    THEIRS: _peer,
+}
+
+
+def _measure(
+    name: str,
+    run: Callable[[Subject, Lp, int], tuple[Tensor, str]],
+    subject: Subject,
+    threat: Lp,
+    seed: int,
+    options: argparse.Namespace,
+) -> None:
+    key = {k: getattr(options, k) for k in _KEY} | {"contender": name, "seed": seed}
+    if any(key.items() <= known.items() for known in _read(options)):
+        return
+    right = subject.correct()
+    wall, cpu = time.perf_counter(), time.process_time()
+    adv, told = run(subject, threat, seed)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    subject.forget()
+    inside = threat.contains(subject.x, adv.clamp(0, 1))
+    robust = right & ~(subject.fooled(adv) & inside)
+    cell = key | {
+        "correct": int(right.sum()),
+        "robust": robust.nonzero().flatten().tolist(),
+        "seconds": round(wall, 2),
+        "cpu_seconds": round(cpu, 2),
+        "threads": torch.get_num_threads(),
+        "told": told,
+        "version": version("pyautoattack" if name == THEIRS else "robustbench-lite"),
+    }
+    options.cells.mkdir(parents=True, exist_ok=True)
+    with _file(options).open("a") as cells:
+        cells.write(json.dumps(cell) + "\n")
+    print(f"{name}, seed {seed}: {len(cell['robust'])} robust, {cpu:.1f} s; {told}", flush=True)
+
+
+def _file(options: argparse.Namespace) -> Path:
+    return Path(options.cells) / "verdict.jsonl"
+
+
+def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
+    file = _file(options)
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _print(options: argparse.Namespace) -> None:
+    groups: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
+    for cell in _read(options):
+        group = groups.setdefault(tuple(cell[k] for k in _KEY), {})
+        group.setdefault(cell["contender"], {})[cell["seed"]] = cell
+    rows = [
+        [*map(str, key), name, *_row(runs, group[THEIRS])]
+        for key, group in groups.items()
+        for name, runs in group.items()
+        if name != THEIRS and THEIRS in group and runs.keys() & group[THEIRS].keys()
+    ]
+    figures = ["effort", "correct", "robust", "theirs", "only ours", "only theirs", "time", "trust"]
+    sheet.print_table("verdict and pyautoattack standard", [*_KEY, *figures], rows)
+    print(
+        "'robust', 'theirs': samples left, seed by seed; 'only ours', 'only theirs': what only one "
+        "broke, seed by seed; 'time': median over the seeds of theirs by ours."
+    )
+
+
+def _row(ours: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]]) -> list[str]:
+    seeds = sorted(ours.keys() & peers.keys())
+    pairs = [(ours[s], peers[s]) for s in seeds]
+    sets = [(set(a["robust"]), set(b["robust"])) for a, b in pairs]
+    ratio = statistics.median(b["cpu_seconds"] / a["cpu_seconds"] for a, b in pairs)
+    return [
+        str(pairs[0][0]["correct"]),
+        " ".join(str(len(a)) for a, _ in sets),
+        " ".join(str(len(b)) for _, b in sets),
+        " ".join(str(len(b - a)) for a, b in sets),
+        " ".join(str(len(a - b)) for a, b in sets),
+        f"{ratio:.0f}",
+        " ".join(a["told"].partition(";")[0] for a, _ in pairs),
+    ]
+
+
+if __name__ == "__main__":
+    main()

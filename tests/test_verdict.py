@@ -1,0 +1,189 @@
+"""The verdict: who goes through which stage, and that nothing is lost by it."""
+
+import json
+from dataclasses import replace
+from math import inf
+
+import pytest
+import torch
+from rbl_attacks.apgd import APGD, Start
+from rbl_attacks.autoattack import STANDARD
+from rbl_attacks.fgsm import FGSM
+from rbl_attacks.pdpgd import PDPGD
+from rbl_attacks.square import Square
+from rbl_attacks.verdict import Effort, Verdict
+from torch import Tensor
+
+from robustbench_lite import Access, Cascade, Lp, Norm, evaluate, load_attack, load_data
+from robustbench_lite import load_model as load
+from robustbench_lite.attack import Attack, IfHidden, Near, Stage
+from robustbench_lite.classifier import Classifier
+from robustbench_lite.errors import InputError
+from robustbench_lite.oracle import Oracle
+from robustbench_lite.passes import Passes
+from robustbench_lite.rng import Rng
+from robustbench_lite.tally import Tally
+from robustbench_lite.testing.models import Linear, linear_problem, signed_weights
+
+BALL = Lp(Norm.LINF, 0.1)
+
+
+def tally(gaps: list[float], lowest: list[float], highest: list[float]) -> Tally:
+    n = len(gaps)
+    everyone = torch.ones(n, dtype=torch.bool)
+    book = Tally(BALL, torch.zeros(n, 1, 2, 2), everyone, everyone)
+    book.best.gap = torch.tensor(gaps)
+    book.lowest, book.highest = torch.tensor(lowest), torch.tensor(highest)
+    return book
+
+
+def test_a_stage_is_for_samples_that_are_near() -> None:
+    book = tally([0.01, 0.04, 0.2, inf], [0.01, 0.04, 0.2, inf], [0.02, 0.045, 0.6, -inf])
+
+    def chosen(**limits: float) -> list[bool]:
+        return book.going_on(Stage(FGSM(), **limits)).tolist()
+
+    assert chosen() == [True] * 4
+    assert chosen(within=0.04) == [True, True, False, False]
+    assert chosen(swings=2.0) == [True, False, True, False]
+    assert chosen(within=0.05, swings=2.0) == [True, False, False, False]
+    book.best.size = torch.tensor([0.11, 0.2, inf, 0.12], dtype=torch.float64)
+    assert chosen(reach=1.2) == [True, False, False, True]
+
+
+def test_broken_and_spent_samples_stay_away() -> None:
+    book = tally([0.1] * 3, [0.1] * 3, [0.1] * 3)
+    book.broken[0] = True
+    book.best.budget[1] = 0
+    assert book.going_on(Stage(FGSM())).tolist() == [False, False, True]
+    assert book.going_on(Stage(PDPGD())).tolist() == [True, False, True]
+    assert book.going_on(Stage(PDPGD(), robust_only=True)).tolist() == [False, False, True]
+
+
+def test_only_whole_runs_along_gradients_tell_how_results_swing() -> None:
+    model, data, threat = load("digits-cnn-at"), load_data("digits").sample(16), Lp(Norm.LINF, 0.1)
+
+    def goes_on(*attacks: Attack) -> set[bool]:
+        """Of each survivor: does it go through a stage that wants the runs to differ at all?"""
+        more = evaluate(
+            model, Cascade(*attacks, Near(Square(steps=3), swings=1e9)), threat, data
+        ).records
+        pairs = zip(more, evaluate(model, Cascade(*attacks), threat, data).records, strict=True)
+        return {one.queries > other.queries for one, other in pairs if other.robust}
+
+    assert goes_on(FGSM(), Square(steps=50)) == {False}
+    assert goes_on(APGD(steps=20)) == {False}
+    assert goes_on(APGD(steps=20), APGD(steps=20, start_at=Start.STRIPES)) == {True}
+
+
+def test_near_narrows_what_is_in_it() -> None:
+    inner = Near(Cascade(FGSM(), PDPGD()), within=0.3, swings=4)
+    stages = Near(inner, within=0.5, swings=2, reach=1.5).stages(BALL)
+    assert stages == (
+        Stage(FGSM(), within=0.3, swings=2, reach=1.5, robust_only=True),
+        Stage(PDPGD(), within=0.3, swings=2, reach=1.5, robust_only=True),
+    )
+    assert str(Near(FGSM(), within=0.3)) == f"Near({FGSM()}, within=0.3)"
+
+
+def test_a_plan_for_hidden_gradients_leaves_sound_models_alone() -> None:
+    problem = linear_problem(BALL, (0.5, 2.0, 3.0))
+    plan = Cascade(FGSM(), IfHidden(Square(steps=50)))
+    with_it = evaluate(problem.model, plan, BALL, problem.data)
+    without = evaluate(problem.model, FGSM(), BALL, problem.data)
+    assert [r.queries for r in with_it.records] == [r.queries for r in without.records]
+
+
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
+def test_on_a_linear_model_it_is_exact(norm: Norm) -> None:
+    distances = (0.2, 0.9, 0.97, 1.03, 1.1, 2.0)
+    problem = linear_problem(Lp(norm, 0.1), distances)
+    outcome = evaluate(problem.model, Verdict(), Lp(norm, 0.1), problem.data)
+    assert [r.robust for r in outcome.records] == [d > 1 for d in distances]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "eps", "n"),
+    [("mnist-cnn-at", "mnist5k", 0.3, 20), ("digits-cnn", "digits", 0.1, 40)],
+)
+def test_it_finds_what_autoattack_finds_and_asks_less(
+    name: str, data: str, eps: float, n: int
+) -> None:
+    samples, threat = load_data(data).sample(n, 1), Lp(Norm.LINF, eps)
+    ours = evaluate(load(name), Verdict(), threat, samples)
+    theirs = evaluate(load(name), STANDARD, threat, samples)
+    assert ours.robust_accuracy <= theirs.robust_accuracy
+    assert ours.queries_per_sample < 0.2 * theirs.queries_per_sample
+
+
+def test_more_effort_finds_no_less() -> None:
+    samples, threat = load_data("digits").sample(60), Lp(Norm.LINF, 0.12)
+    quick, standard = (
+        evaluate(load("digits-cnn-at"), Verdict(effort), threat, samples)
+        for effort in (Effort.QUICK, Effort.STANDARD)
+    )
+    assert standard.robust_accuracy <= quick.robust_accuracy
+    assert standard.queries_per_sample > quick.queries_per_sample
+    every = Verdict(Effort.THOROUGH).stages(BALL)
+    assert every[: len(Verdict().stages(BALL))] == Verdict().stages(BALL)
+    assert set(STANDARD.stages(BALL)) < set(every)
+    assert Stage(Square(steps=10000)) in every
+
+
+def test_without_gradients_it_searches_blindly() -> None:
+    blind = replace(BALL, access=Access.SCORES)
+    assert {type(a) for a in Verdict().attacks(blind)} == {Square}
+    outcome = evaluate(load("digits-hog-linear"), Verdict(), BALL, load_data("digits").sample(40))
+    assert outcome.robust_accuracy < 0.2
+
+
+def starts(norm: Norm, start: Start) -> tuple[Tensor, Tensor]:
+    x = torch.full((6, 2, 5, 4), 0.5)
+    model = Classifier(Linear(signed_weights(2, 40, 0)))
+    y, keys = torch.zeros(6, dtype=torch.long), torch.arange(6)
+    oracle = Oracle(Passes(model), Lp(norm, 0.2), x, y, 2)
+    return x, APGD(start_at=start).start(oracle, x, y, Rng(keys)).adv - x
+
+
+def test_corners_and_stripes_are_where_they_are_said_to_be() -> None:
+    _, corner = starts(Norm.LINF, Start.CORNER)
+    assert torch.allclose(corner.abs(), torch.tensor(0.2))
+    _, stripes = starts(Norm.LINF, Start.STRIPES)
+    assert torch.allclose(stripes.abs(), torch.tensor(0.2))
+    assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
+    assert not torch.equal(corner, corner[:, :, :1].expand_as(corner))
+    for start in (Start.CORNER, Start.STRIPES):
+        _, round_ = starts(Norm.L2, start)
+        assert torch.allclose(round_.flatten(1).norm(dim=1), torch.tensor(0.2))
+
+
+def test_the_command_takes_the_verdict_by_default(rbl, tmp_path) -> None:
+    done = rbl("attack", "--model", "digits-cnn", "--n", 30, "--json", "o.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "o.json").read_text())
+    assert entry["attack"] == "Verdict(effort=standard)"
+    assert entry["trust"] == "ok"
+    assert entry["doubts"] == []
+    assert "trust" in done.stdout
+    quick = rbl("attack", "--model", "digits-cnn", "--n", 30, "--effort", "quick", cwd=tmp_path)
+    assert quick.returncode == 0, quick.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--attack", "pgd", "--effort", "quick"], "--effort 'quick' is for the attack verdict"),
+        (["--effort", "hard"], "effort"),
+        (["--norm", "l1", "--eps", "1"], "attack 'verdict' does not support l1 with eps 1"),
+    ],
+)
+def test_what_the_verdict_cannot_do_is_told(rbl, options, told) -> None:
+    done = rbl("attack", "--model", "digits-cnn", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_efforts_are_checked() -> None:
+    with pytest.raises(InputError, match="quick"):
+        load_attack("verdict", effort="hard")
