@@ -1,7 +1,6 @@
 """Defenses that hide the gradient, attacked without and with knowledge of them.
 
-    python benchmarks/broken_defenses.py            # prints a table in Markdown
-    python benchmarks/broken_defenses.py --n 100    # the one in the README
+    python benchmarks/broken_defenses.py            # prints the table in the README
 
 PGD with 100 steps on MNIST nets without adversarial training, Linf 0.1. 'naive' attacks with the
 defense's own gradient where it has one, and takes one draw where it is random; 'aware' is what

@@ -165,19 +165,10 @@ class Attack(Plan):
 
 
 @dataclass(frozen=True)
-class Restarts(Plan):
-    """`plan` up to `n` times with other random numbers, on what is still robust."""
+class Around(Plan):
+    """Another plan, changed: it keeps to what that one keeps to, with the same access."""
 
     plan: Plan
-    n: int = 5
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError(f"restarts is {self.n}; give 1 or more")
-
-    def stages(self, threat: Threat) -> tuple[Stage, ...]:
-        """The stages of the plan, `n` times."""
-        return self.plan.stages(threat) * self.n
 
     def supports(self, threat: Threat) -> bool:
         """As the plan does."""
@@ -187,6 +178,21 @@ class Restarts(Plan):
     def least_access(self) -> Access:
         """As the plan's."""
         return self.plan.least_access
+
+
+@dataclass(frozen=True)
+class Restarts(Around):
+    """`plan` up to `n` times with other random numbers, on what is still robust."""
+
+    n: int = 5
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"restarts is {self.n}; give 1 or more")
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """The stages of the plan, `n` times."""
+        return self.plan.stages(threat) * self.n
 
     def __str__(self) -> str:
         return f"Restarts({self.plan}, {self.n})"
@@ -221,7 +227,7 @@ class Cascade(Plan):
 
 
 @dataclass(frozen=True)
-class Near(Plan):
+class Near(Around):
     """`plan` on survivors only, and of these on those that former attacks came near to breaking.
 
     Args:
@@ -231,7 +237,6 @@ class Near(Plan):
         reach: the largest size of the smallest example, in units of eps.
     """
 
-    plan: Plan
     within: float = math.inf
     swings: float = math.inf
     reach: float = math.inf
@@ -249,15 +254,6 @@ class Near(Plan):
             for stage in self.plan.stages(threat)
         )
 
-    def supports(self, threat: Threat) -> bool:
-        """As the plan does."""
-        return self.plan.supports(threat)
-
-    @property
-    def least_access(self) -> Access:
-        """As the plan's."""
-        return self.plan.least_access
-
     def __str__(self) -> str:
         limits = {"within": self.within, "swings": self.swings, "reach": self.reach}
         told = [f"{name}={limit:g}" for name, limit in limits.items() if limit < math.inf]
@@ -265,25 +261,14 @@ class Near(Plan):
 
 
 @dataclass(frozen=True)
-class IfHidden(Plan):
+class IfHidden(Around):
     """`plan` where the model's gradients mislead, nothing elsewhere."""
-
-    plan: Plan
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Those of the plan, under that condition."""
         return tuple(
             replace(stage, hidden=True, robust_only=True) for stage in self.plan.stages(threat)
         )
-
-    def supports(self, threat: Threat) -> bool:
-        """As the plan does."""
-        return self.plan.supports(threat)
-
-    @property
-    def least_access(self) -> Access:
-        """As the plan's."""
-        return self.plan.least_access
 
     def __str__(self) -> str:
         return f"IfHidden({self.plan})"

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from robustbench_lite.classifier import Classifier, borrowed
 from robustbench_lite.data import Dataset, checked_for, content_of
-from robustbench_lite.engine import Settings
 from robustbench_lite.errors import InputError, UnsupportedError
 from robustbench_lite.inference import predict
 from robustbench_lite.rng import Rng, key_of
+from robustbench_lite.running import Settings
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Norm
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.classifier import Classifier
-from robustbench_lite.engine import Settings
 from robustbench_lite.health import Health
 from robustbench_lite.inference import predict
 from robustbench_lite.loss import margin
+from robustbench_lite.running import Settings
 from robustbench_lite.stats import wilson
 from robustbench_lite.tally import NOT_FINITE, Tally
 from robustbench_lite.trust import Doubt, fail, warn

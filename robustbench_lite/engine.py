@@ -7,7 +7,7 @@ leaves at once; waiting samples take the free slots; when none waits, the batch 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,35 +19,12 @@ from robustbench_lite.ledger import Ledger
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
+from robustbench_lite.running import Settings, halved
 from robustbench_lite.threat import Threat
 
-_EXACT_WIDTH = 32
 _REFILL = 8  # refill when an eighth of the batch is free: starting few samples at a time is slow
 
 _LATE = 10  # steps before the end at which the gap is put on record
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run, as far as it may not change what comes out.
-
-    Attributes:
-        batch_size: slots.
-        exact: pad every call to a fixed number of slots, so that results are equal bit by bit
-            whatever the batch size, the order and the sharding.
-        early_leave: False keeps fooled samples in their slots (for measuring what leaving saves).
-        device: where to compute.
-    """
-
-    batch_size: int = 256
-    exact: bool = False
-    early_leave: bool = True
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def width(self) -> int:
-        """How many slots there are."""
-        return _EXACT_WIDTH if self.exact else self.batch_size
 
 
 @dataclass(frozen=True)
@@ -133,11 +110,19 @@ def attack_all(
         settings: how to run.
         report: called with (samples done, of these fooled within the threat) as samples leave.
 
+    Where memory does not hold that many slots, it begins anew with half of them.
+
     Returns:
         The ledger of all samples on the CPU, in the order of `work`. Its examples are claims of
         the prepared classifier; `evaluate` asks the original about them.
     """
-    return _Run(attack, classifier, threat, work, settings, report).run()
+    while True:
+        run = _Run(attack, classifier, threat, work, settings, report)
+        try:
+            return run.run()
+        except RuntimeError as error:
+            settings = halved(settings, error)
+            report(-run.done, -run.fooled)
 
 
 class _Run:
@@ -158,7 +143,7 @@ class _Run:
         self.report = report
         self.total = Ledger.blank(threat, work.x, work.budget.clone())
         self.next = 0
-        self.done = 0
+        self.done = self.fooled = 0
         self.closing: list[_Slots] = []
 
     def run(self) -> Ledger:
@@ -271,4 +256,5 @@ class _Run:
         fooled = self.total.found[sample]
         if self.attack.minimal:  # the others are not noted unless they are within the threat
             fooled &= self.threat.contains(self.work.x[sample], self.total.adv[sample])
+        self.fooled += int(fooled.sum())
         self.report(len(rows), int(fooled.sum()))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.classifier import Classifier
-from robustbench_lite.engine import Settings
 from robustbench_lite.errors import InputError, WrongModelError
 from robustbench_lite.rng import Rng
+from robustbench_lite.running import Settings, halved
 
 
 def predict(
@@ -16,8 +16,18 @@ def predict(
 ) -> Tensor:
     """(N, K) logits on the CPU, in batches; padded to a fixed width where `exact` asks for it.
 
-    `keys` (N,) int64 decide the random numbers of a randomized classifier.
+    Where memory does not hold such a batch, it is halved. `keys` (N,) int64 decide the random
+    numbers of a randomized classifier.
     """
+    try:
+        return _in_batches(classifier, x, settings, keys)
+    except RuntimeError as error:
+        return predict(classifier, x, halved(settings, error), keys)
+
+
+def _in_batches(
+    classifier: Classifier, x: Tensor, settings: Settings, keys: Tensor | None
+) -> Tensor:
     parts = []
     with torch.no_grad():
         for first in range(0, len(x), settings.width):
@@ -36,9 +46,11 @@ def _ask(classifier: Classifier, x: Tensor, rng: Rng | None) -> Tensor:
     try:
         answer: Tensor = classifier(x) if rng is None else classifier(x, rng)
         return answer
-    except WrongModelError:
+    except (WrongModelError, torch.OutOfMemoryError):
         raise
     except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise
         cause = str(error).splitlines()[0]
         raise InputError(
             f"model {classifier.name!r} cannot take images of shape {tuple(x.shape[1:])} "

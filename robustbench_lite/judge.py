@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from robustbench_lite.classifier import (
     prepare,
 )
 from robustbench_lite.data import Dataset, checked_for, content_of
-from robustbench_lite.engine import Settings, Work, attack_all
+from robustbench_lite.engine import Work, attack_all
 from robustbench_lite.errors import InputError
 from robustbench_lite.fit import as_seen, check_fit
 from robustbench_lite.goal import Goal, Targeted, Untargeted
@@ -33,6 +33,7 @@ from robustbench_lite.loss import reached, span_of
 from robustbench_lite.passes import Passes
 from robustbench_lite.results import Outcome
 from robustbench_lite.rng import key_of, numbered
+from robustbench_lite.running import Progress, Settings, halved
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
 
@@ -40,15 +41,6 @@ _EOT = 20
 _VOTES = 50  # a single pass broke .59 of a random net of which the majority broke .34
 _RETRIES = 3  # of an attack on a random model whose claims do not hold
 _EXAMPLES = 32
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where an evaluation stands: samples attacked so far, all samples, still robust."""
-
-    done: int
-    total: int
-    robust: int
 
 
 def evaluate(
@@ -131,16 +123,17 @@ class _Judge:
         self.started = time.perf_counter()
         self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
         everybody = torch.arange(len(data))
-        self.random = False
+        self.random = self.draws = False
         clean = self._answers(data.x, everybody, "clean", 0)
         self.classes = clean.shape[1]
         checked_for(data, self.classes)
         self.random, self.doubts = doubts.about_randomness(
             classifier, data.x, clean, settings, _EOT, _VOTES
         )
+        self.draws = self.random or (classifier.randomized and not classifier.averages)
         finite = torch.isfinite(clean).all(1)
         correct = clean.argmax(1) == data.y
-        if self.random:
+        if self.draws:
             right = self._counted(
                 data.x, everybody, "clean", lambda logits: logits.argmax(1) == data.y
             )
@@ -158,6 +151,7 @@ class _Judge:
             self.targets = goal.labels(data, self.classes, seed)
             self.attackable &= self.targets != data.y
         self.disagreed = self.unverified = 0
+        self.ran: list[Attack] = []
 
     def _answers(self, images: Tensor, rows: Tensor, occasion: str, number: int) -> Tensor:
         """(M, K) the original model's logits; `occasion` and `number` decide its draws."""
@@ -175,7 +169,7 @@ class _Judge:
     @property
     def votes(self) -> int:
         """How many answers a verdict takes."""
-        return _VOTES if self.random else 1
+        return _VOTES if self.draws else 1
 
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_EXAMPLES].to(self.settings.device)
@@ -186,7 +180,8 @@ class _Judge:
         if self.source is not None:
             self.source = prepare(self.source, example)
         stages = plan.stages(as_seen(self.threat, self.classifier, self.source))
-        hidden = self._probe([stage.attack for stage in stages], fast)
+        self.ran = [stage.attack for stage in stages]
+        hidden = self._probe(self.ran, fast)
         runs: Counter[str] = Counter()
         for stage in stages:
             kind = type(stage.attack).__name__
@@ -204,9 +199,13 @@ class _Judge:
             return False
         if not any(attack.needs is Access.GRADIENTS for attack in attacks):
             return False
-        few = self.data.x[:IMAGES].to(self.settings.device)
-        asked = Passes(fast, self.settings.width, self.settings.exact)
-        health = health_of(asked, few, self.keys[:IMAGES])
+        some = self.keys.argsort()[:IMAGES]  # whatever the order of the samples
+        asked = Passes(fast, IMAGES)
+        try:
+            health = health_of(asked, self.data.x[some].to(self.settings.device), self.keys[some])
+        except RuntimeError as error:
+            halved(replace(self.settings, batch_size=1), error)
+            raise
         blind = any(attack.needs is not Access.GRADIENTS for attack in attacks)
         self.doubts += doubts.about_gradients(health, blind=blind)
         return health.hidden
@@ -214,15 +213,14 @@ class _Judge:
     def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
         """Attack, verify, and attack again where a claim does not hold."""
         asked = [fast] if fast is self.classifier else [fast, self.classifier]
-        draws = self.random or self.classifier.randomized
-        asked += [self.classifier] * (_RETRIES if draws else 0)
+        asked += [self.classifier] * (_RETRIES if self.random or self.classifier.averages else 0)
         for attempt, classifier in enumerate(asked):
             claims = self._attack(attack, (restart, attempt), rows, classifier)
             verified = self._keep_verified(attack, (restart, attempt), rows, claims)
             rows = rows[claims.found & ~verified]
             if not len(rows):
                 return
-            if classifier is not self.classifier and not draws:
+            if classifier is not self.classifier and not self.draws:
                 self.disagreed += len(rows)
         self.unverified += len(rows)
 
@@ -294,4 +292,5 @@ class _Judge:
             records=tally.records(self.data.ids, self.data.y),
             adversarials=torch.where(tally.broken.reshape(-1, 1, 1, 1), images, self.data.x),
             doubts=tuple(self.doubts),
+            steps=max((a.steps for a in self.ran if a.needs is Access.GRADIENTS), default=0),
         )

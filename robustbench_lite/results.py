@@ -15,7 +15,7 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp, Threat
-from robustbench_lite.trust import Doubt, Trust, least
+from robustbench_lite.trust import Doubt, Trust, least, warn
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Outcome:
         adversarials: (N, C, H, W) the verified adversarial example within the threat, the image
             itself where there is none.
         doubts: reasons not to trust the figures; empty is good.
+        steps: the most that one of the gradient attacks made; 0 where there was none.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Outcome:
     records: tuple[Record, ...]
     adversarials: Tensor = field(repr=False, compare=False)
     doubts: tuple[Doubt, ...] = ()
+    steps: int = 0
 
     @property
     def n(self) -> int:
@@ -220,8 +222,26 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
         seconds=sum(o.seconds for o in outcomes),
         records=tuple(records),
         adversarials=adversarials,
-        doubts=tuple(dict.fromkeys(d for o in outcomes for d in o.doubts)),
+        doubts=tuple(dict.fromkeys([*(d for o in outcomes for d in o.doubts), *_short(outcomes)])),
+        steps=max(o.steps for o in outcomes),
     )
+
+
+def _short(outcomes: Sequence[Outcome]) -> list[Doubt]:
+    """A single step that breaks more than many do: their gradients lead nowhere."""
+    single, many = ([o for o in outcomes if o.steps in steps] for steps in ((1,), range(2, 2**31)))
+    if not single or not many:
+        return []
+    best = min(many, key=lambda o: o.robust_accuracy)
+    more = round(best.n * (best.robust_accuracy - min(o.robust_accuracy for o in single)))
+    if more < 2 or more <= 0.002 * best.n:
+        return []
+    return [
+        warn(
+            f"a single step broke {more} samples more than {best.attack} did, so that gradients "
+            "lead astray after it: add restarts or an attack without gradients"
+        )
+    ]
 
 
 def as_bytes(outcome: Outcome, data: Dataset) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from robustbench_lite.attack import Plan
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
-from robustbench_lite.judge import Progress, evaluate
+from robustbench_lite.judge import evaluate
 from robustbench_lite.results import Outcome
+from robustbench_lite.running import Progress
 from robustbench_lite.threat import Lp, Threat
 
 

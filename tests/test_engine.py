@@ -24,8 +24,9 @@ from robustbench_lite import (
     evaluate,
     worst_case,
 )
-from robustbench_lite.engine import Settings, Work, attack_all
+from robustbench_lite.engine import Work, attack_all
 from robustbench_lite.ledger import Ledger
+from robustbench_lite.running import Settings
 
 PIXEL = 1 / 64
 THREAT = Lp(Norm.LINF, 0.5, Access.DECISIONS)

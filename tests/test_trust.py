@@ -5,7 +5,16 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_lite.judge as judge
-from robustbench_lite import Classifier, Dataset, Lp, Norm, evaluate, load_attack, load_data
+from robustbench_lite import (
+    Classifier,
+    Dataset,
+    Lp,
+    Norm,
+    evaluate,
+    load_attack,
+    load_data,
+    worst_case,
+)
 from robustbench_lite import load_model as load
 from robustbench_lite.health import health_of
 from robustbench_lite.passes import Passes
@@ -197,3 +206,32 @@ def test_the_gap_of_a_survivor_is_how_near_the_attack_came() -> None:
     assert gaps[1:] == [pytest.approx(1 - 1 / d, abs=0.02) for d in (1.25, 2.0, 4.0)]
     narrow = evaluate(problem.model, load_attack("ddn"), Lp(Norm.L2, 0.001), problem.data)
     assert [record.gap for record in narrow.records] == [None] * 4
+
+
+class Cliff(nn.Module):
+    """The right gradient at the image itself, the opposite one a little away from it."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.model, self.x = model, x
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        away = (x.detach()[:, None] - self.x).flatten(2).abs().amax(2).amin(1, keepdim=True) > 1e-3
+        return torch.where(away, 2 * logits.detach() - logits, logits)
+
+
+def test_a_single_step_that_beats_many_is_told() -> None:
+    problem = linear_problem(Lp(Norm.LINF, 0.1), (0.8,) * 20)
+    model, threat = Cliff(problem.model, problem.data.x), Lp(Norm.LINF, 0.1)
+    names = {"fgsm": {}, "pgd": {"steps": 10}}
+    single, many = (
+        evaluate(model, load_attack(name, **fields), threat, problem.data)
+        for name, fields in names.items()
+    )
+    assert (single.robust_accuracy, many.robust_accuracy) == (0.0, 1.0)
+    assert "a single step broke 20 samples more than PGD(steps=10" in whys(
+        worst_case([single, many])
+    )
+    sound = [evaluate(problem.model, load_attack(name), threat, problem.data) for name in names]
+    assert worst_case(sound).doubts == ()

@@ -44,6 +44,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def cells_of(file: Path) -> list[dict[str, Any]]:
+    """The cells of a file with one JSON object a line; none where there is no file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def add_cell(file: Path, cell: Mapping[str, Any]) -> None:
+    """Add a cell to such a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as cells:
+        cells.write(json.dumps(cell) + "\n")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with the names on the left and figures on the right."""
     table = Table(title=title or None, title_justify="left", box=rich.box.SIMPLE)

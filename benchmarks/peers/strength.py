@@ -10,7 +10,6 @@ again, so the command can be stopped and started at any time. Delete a line to m
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -73,7 +72,7 @@ def _measure(c: Contender, subject: Subject, norm: Norm, options: argparse.Names
         "contender": c.name,
     }
     file = options.cells / f"{options.model}-{norm}.jsonl"
-    if any(key.items() <= known.items() for known in _read(file)):
+    if any(key.items() <= known.items() for known in sheet.cells_of(file)):
         return
     options.cells.mkdir(parents=True, exist_ok=True)
     right = subject.correct()
@@ -92,8 +91,7 @@ def _measure(c: Contender, subject: Subject, norm: Norm, options: argparse.Names
         "sizes": [round(s, 7) if math.isfinite(s) else None for s in sizes.tolist()],
         "versions": sheet.versions(),
     }
-    with file.open("a") as cells:
-        cells.write(json.dumps(cell) + "\n")
+    sheet.add_cell(file, cell)
     print(f"{c.name}: {cell['seconds']} s, {spent:.0f} evaluations {note}", flush=True)
 
 
@@ -128,13 +126,9 @@ def _run(c: Contender, part: Subject, norm: Norm, budget: int) -> tuple[Tensor, 
     return torch.cat(found), most, note
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def _cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for file in sorted(options.cells.glob("*-l*.jsonl")):
-        for cell in _read(file):
+        for cell in sheet.cells_of(file):
             if cell["budget"] == options.budget and cell["norm"] in options.norm:
                 yield cell
 

@@ -11,7 +11,6 @@ Time is that of the process's threads, so that other work on the machine adds li
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -96,7 +95,7 @@ def _measure(
     options: argparse.Namespace,
 ) -> None:
     key = {k: getattr(options, k) for k in _KEY} | {"contender": name, "seed": seed}
-    if any(key.items() <= known.items() for known in _read(options)):
+    if any(key.items() <= known.items() for known in sheet.cells_of(_file(options))):
         return
     right = subject.correct()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -114,9 +113,7 @@ def _measure(
         "told": told,
         "version": version("pyautoattack" if name == THEIRS else "robustbench-lite"),
     }
-    options.cells.mkdir(parents=True, exist_ok=True)
-    with _file(options).open("a") as cells:
-        cells.write(json.dumps(cell) + "\n")
+    sheet.add_cell(_file(options), cell)
     print(f"{name}, seed {seed}: {len(cell['robust'])} robust, {cpu:.1f} s; {told}", flush=True)
 
 
@@ -124,14 +121,9 @@ def _file(options: argparse.Namespace) -> Path:
     return Path(options.cells) / "verdict.jsonl"
 
 
-def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
-    file = _file(options)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def _print(options: argparse.Namespace) -> None:
     groups: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
-    for cell in _read(options):
+    for cell in sheet.cells_of(_file(options)):
         group = groups.setdefault(tuple(cell[k] for k in _KEY), {})
         group.setdefault(cell["contender"], {})[cell["seed"]] = cell
     rows = [

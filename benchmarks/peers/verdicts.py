@@ -11,7 +11,6 @@ on the original model.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -76,7 +75,7 @@ def _measure(
     options: argparse.Namespace,
 ) -> None:
     key = {k: getattr(options, k) for k in _KEY} | {"contender": name}
-    if any(key.items() <= known.items() for known in _read(options)):
+    if any(key.items() <= known.items() for known in sheet.cells_of(_file(options))):
         return
     right = subject.correct()
     adv, stages, course = run(subject, threat)
@@ -95,9 +94,7 @@ def _measure(
         "version": version("pyautoattack" if name == THEIRS else "robustbench-lite"),
         "outcomes": outcomes,
     }
-    options.cells.mkdir(parents=True, exist_ok=True)
-    with _file(options).open("a") as cells:
-        cells.write(json.dumps(cell) + "\n")
+    sheet.add_cell(_file(options), cell)
     print(f"{name}: {cell['robust']} robust of {len(right)}; {course}", flush=True)
 
 
@@ -147,14 +144,9 @@ def _file(options: argparse.Namespace) -> Path:
     return Path(options.cells) / "verdicts.jsonl"
 
 
-def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
-    file = _file(options)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def _print(options: argparse.Namespace) -> None:
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-    for cell in _read(options):
+    for cell in sheet.cells_of(_file(options)):
         groups.setdefault(tuple(cell[k] for k in _KEY), {})[cell["contender"]] = cell
     rows = [
         [*map(str, key), *_row(cells[OURS], cells[THEIRS])]

@@ -147,7 +147,7 @@ def attack(
         screen.show_table(title, screen.curve_table(attacks, curves, worst))
     else:
         screen.show_table(title, screen.attack_table(rows))
-    screen.show_doubts(outcomes)
+    screen.show_doubts([*outcomes, *worst])
 
 
 def as_json(outcomes: Sequence[Outcome]) -> bytes:
@@ -167,9 +167,9 @@ def _archive(outcome: Outcome, data: Dataset, classifier: Classifier) -> bytes:
     import numpy as np
     import torch
 
-    from robustbench_lite.engine import Settings
     from robustbench_lite.inference import predict
     from robustbench_lite.results import as_bytes
+    from robustbench_lite.running import Settings
 
     rounded, inside = as_bytes(outcome, data)
     broken = torch.tensor([r.correct and not r.robust and r.attack != "" for r in outcome.records])

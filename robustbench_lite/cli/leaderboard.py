@@ -95,7 +95,7 @@ def leaderboard(
     first = rows[0].worst
     title = f"{first.data}, {first.n} samples, {screen.distance(first.threat)}, seed {first.seed}"
     screen.show_table(title, _table(rows, names))
-    screen.show_doubts(outcomes)
+    screen.show_doubts([row.worst for row in rows])
 
 
 def _split(text: str, option: str) -> list[str]:

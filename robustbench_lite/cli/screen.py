@@ -20,8 +20,8 @@ from robustbench_lite.trust import Trust
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from robustbench_lite.judge import Progress as Stand
     from robustbench_lite.results import Outcome
+    from robustbench_lite.running import Progress as Stand
     from robustbench_lite.threat import Threat
     from robustbench_lite.train import Progress as Lesson
     from robustbench_lite.trust import Doubt

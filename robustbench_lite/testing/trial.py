@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.attack import Attack, Cascade, Plan, Restarts, Stage
+from robustbench_lite.attack import Around, Attack, Cascade, Plan, Restarts, Stage
 from robustbench_lite.corruption import Corruption
 from robustbench_lite.data import Dataset
 from robustbench_lite.goal import Goal
@@ -109,10 +109,9 @@ def shortened(plan: Plan, steps: int) -> Plan:
 
 
 @dataclass(frozen=True)
-class _Short(Plan):
+class _Short(Around):
     """Any plan with at most so many steps in each of its attacks."""
 
-    plan: Plan
     steps: int
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
@@ -120,13 +119,6 @@ class _Short(Plan):
             replace(stage, attack=replace(stage.attack, steps=min(stage.attack.steps, self.steps)))
             for stage in self.plan.stages(threat)
         )
-
-    def supports(self, threat: Threat) -> bool:
-        return self.plan.supports(threat)
-
-    @property
-    def least_access(self) -> Access:
-        return self.plan.least_access
 
 
 def norm_of(d: Tensor, norm: Norm) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 _WEIGHTS = Path(__file__).parent / "weights"
 
 cifar10_allconv = _WEIGHTS / "cifar10-allconv.safetensors"
+cifar10_clip = _WEIGHTS / "cifar10-clip.safetensors"
 cifar10_hog_linear = _WEIGHTS / "cifar10-hog-linear.safetensors"
 cifar10_hog_rbf = _WEIGHTS / "cifar10-hog-rbf.safetensors"
 cifar10_resnet = _WEIGHTS / "cifar10-resnet.safetensors"
