@@ -136,7 +136,9 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold", min_width=16)
-    for name in ("clean %", *(f"{a} %" for a in attacks), "worst %", "95 % CI", "trust", "seconds"):
+    several = len(attacks) > 1
+    shares = [*(f"{a} %" for a in attacks), *(["worst %"] if several else [])]
+    for name in ("clean %", *shares, "95 % CI", "trust", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(rows, 1):
         table.add_row(
@@ -144,7 +146,7 @@ def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
             row.model,
             screen.percent(row.worst.clean_accuracy),
             *(screen.percent(o.robust_accuracy) for o in row.outcomes),
-            screen.percent(row.worst.robust_accuracy),
+            *([screen.percent(row.worst.robust_accuracy)] if several else []),
             screen.interval(*row.worst.robust_ci95),
             screen.trust(row.worst.trust),
             f"{row.worst.seconds:.1f}",
