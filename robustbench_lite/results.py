@@ -203,13 +203,16 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
     for i, found in enumerate(zip(*(o.records for o in outcomes), strict=True)):
         sized = [(r.size, k) for k, r in enumerate(found) if r.size is not None]
         size, best = min(sized, default=(None, 0))
+        gaps = [r.gap for r in found if r.gap is not None]
+        robust = all(r.robust for r in found)
         if size is not None:
             adversarials[i] = outcomes[best].adversarials[i]
         records.append(
             replace(
                 found[best],
-                robust=all(r.robust for r in found),
+                robust=robust,
                 size=size,
+                gap=min(gaps) if robust and gaps else None,
                 queries=sum(r.queries for r in found),
                 backwards=sum(r.backwards for r in found),
                 attack=next((r.attack for r in found if r.attack), ""),

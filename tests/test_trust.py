@@ -24,6 +24,7 @@ from robustbench_lite.trust import Trust, fail, least, warn
 
 SOUND = ["digits-cnn", "digits-cnn-at", "mnist-cnn", "mnist-vit", "mnist-clip", "mnist-lenet"]
 EPS = {"digits-cnn": 0.1, "digits-cnn-at": 0.1}
+BALL = Lp(Norm.LINF, 0.1)
 
 
 class Changed(nn.Module):
@@ -235,3 +236,15 @@ def test_a_single_step_that_beats_many_is_told() -> None:
     )
     sound = [evaluate(problem.model, load_attack(name), threat, problem.data) for name in names]
     assert worst_case(sound).doubts == ()
+
+
+def test_the_worst_case_has_the_least_gap_of_what_stayed_robust() -> None:
+    problem = linear_problem(BALL, (0.2, 0.9, 1.5, 3.0))
+    near, far = load_attack("pgd"), load_attack("pgd", steps=1, step_size=0.01, random_start=False)
+    outcomes = [evaluate(problem.model, attack, BALL, problem.data) for attack in (far, near)]
+    assert outcomes[0].records[1].robust
+    worst = worst_case(outcomes).records
+    assert [r.gap for r in worst] == [None, None, *(r.gap for r in outcomes[1].records[2:])]
+    assert worst[2].gap is not None
+    assert outcomes[0].records[2].gap is not None
+    assert worst[2].gap < outcomes[0].records[2].gap

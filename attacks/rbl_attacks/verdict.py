@@ -38,8 +38,6 @@ _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
 _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
 _SEARCH = Square(steps=2000, horizon=4000)
-_NARROWING = Near(PDPGD(steps=100))  # in L2 it finds what ascents within the ball do not
-
 _GLANCE = IfHidden(Square(steps=500))
 
 _QUICK = {
@@ -65,7 +63,7 @@ _STANDARD = {
         _SHORT,
         _OTHER,
         Near(_TARGETED, within=0.1),
-        _NARROWING,
+        Near(PDPGD(steps=100)),  # it finds what ascents within the ball do not
         Near(APGD(steps=100), within=0.05, swings=2),
         Near(_EVERY_TARGET, within=0.04, swings=6),
         Near(FABT(steps=900, targets=9), reach=1.1),

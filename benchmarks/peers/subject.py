@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -14,9 +15,11 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.models import load_model
 from robustbench_lite.registry import load_data
+from robustbench_lite.threat import Lp, Norm
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CIFAR = _ROOT.parent / "shared" / "data" / "cifar10_test.npz"
+_CELLS = Path(__file__).with_name("cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,24 @@ def add_options(parser: argparse.ArgumentParser, *, n: int, batch: int, repeats:
         help="run these in the first round only (cw.py: art; an empty list for none)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the raw figures")
+
+
+def parsed_with_ball(parser: argparse.ArgumentParser, *, n: int, batch: int) -> argparse.Namespace:
+    """The options of the scripts that store what they find within one ball."""
+    add_options(parser, n=n, batch=batch, repeats=1)
+    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
+    parser.add_argument("--eps", default="8/255", help="radius, a number or a fraction")
+    parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
+    parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
+    options = parser.parse_args()
+    if options.model.startswith("mnist") and "cifar" in options.data:
+        options.data = f"npz:{_CIFAR.with_name('mnist.npz')}"
+    return options
+
+
+def ball_of(options: argparse.Namespace) -> Lp:
+    """The threat of --norm and --eps."""
+    return Lp(Norm(options.norm), float(Fraction(options.eps)))
 
 
 def load(options: argparse.Namespace) -> Subject:

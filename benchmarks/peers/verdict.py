@@ -14,7 +14,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,12 @@ import subject as subjects
 import torch
 from subject import Subject
 from torch import Tensor
-from verdicts import SHARED, THEIRS, theirs
+from verdicts import THEIRS, theirs
 
 from robustbench_lite.judge import evaluate
 from robustbench_lite.registry import load_attack
-from robustbench_lite.threat import Lp, Norm
+from robustbench_lite.threat import Lp
 
-_CELLS = Path(__file__).with_name("cells")
 _KEY = ("model", "norm", "eps", "first", "n")
 
 
@@ -39,7 +37,7 @@ def main() -> None:
     options = _options()
     if not options.table:
         subject = subjects.load(options)
-        threat = Lp(Norm(options.norm), float(Fraction(options.eps)))
+        threat = subjects.ball_of(options)
         for seed in range(options.seeds):
             for name in options.contenders:
                 _measure(name, _CONTENDERS[name], subject, threat, seed, options)
@@ -48,19 +46,11 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    subjects.add_options(parser, n=500, batch=250, repeats=1)
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
-    parser.add_argument("--eps", default="8/255", help="radius, a number or a fraction")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument(
         "--contenders", nargs="+", choices=_CONTENDERS, default=["standard", THEIRS]
     )
-    parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
-    parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
-    options = parser.parse_args()
-    if options.model.startswith("mnist") and "cifar" in options.data:
-        options.data = f"npz:{SHARED / 'mnist.npz'}"
-    return options
+    return subjects.parsed_with_ball(parser, n=500, batch=250)
 
 
 def _effort(effort: str) -> Callable[[Subject, Lp, int], tuple[Tensor, str]]:

@@ -14,7 +14,6 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable
-from fractions import Fraction
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,8 +32,6 @@ from robustbench_lite.threat import Lp, Norm
 OURS, THEIRS = "ours", "pyautoattack"
 WRONG, ROBUST, BROKEN = "wrong", "robust", "broken"
 
-_CELLS = Path(__file__).with_name("cells")
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 _KEY = ("model", "norm", "eps", "first", "n")
 
 Verdict = tuple[Tensor, list[str], str]
@@ -45,7 +42,7 @@ def main() -> None:
     options = _options()
     if not options.table:
         subject = subjects.load(options)
-        threat = Lp(Norm(options.norm), float(Fraction(options.eps)))
+        threat = subjects.ball_of(options)
         if options.side != "peers":
             _measure(OURS, _ours, subject, threat, options)
         if options.side != "ours" and find_spec("pyautoattack") is not None:
@@ -55,16 +52,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    subjects.add_options(parser, n=500, batch=250, repeats=1)
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
-    parser.add_argument("--eps", default="8/255", help="radius, a number or a fraction")
-    parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
     parser.add_argument("--side", choices=["both", "ours", "peers"], default="both")
-    parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
-    options = parser.parse_args()
-    if options.model.startswith("mnist") and "cifar" in options.data:
-        options.data = f"npz:{SHARED / 'mnist.npz'}"
-    return options
+    return subjects.parsed_with_ball(parser, n=500, batch=250)
 
 
 def _measure(
