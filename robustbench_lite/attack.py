@@ -66,6 +66,8 @@ class Stage:
         within: the largest gap that a sample may be left with (see `Record.gap`).
         swings: how many times its gap may be what the gaps that gradient attacks of more than ten
             steps came to differ by: where they agree, a wide gap is one that no run will close.
+        apart: the least that those gaps must differ by: where they differ widely, gradients tell
+            only part of the way.
         reach: how many times eps its smallest example may measure.
         hidden: only where the model's gradients mislead.
         robust_only: broken samples stay away also from an attack that would make their examples
@@ -75,6 +77,7 @@ class Stage:
     attack: Attack
     within: float = math.inf
     swings: float = math.inf
+    apart: float = 0.0
     reach: float = math.inf
     hidden: bool = False
     robust_only: bool = False
@@ -82,6 +85,7 @@ class Stage:
     def __str__(self) -> str:
         limits = {"gap": self.within, "swings": self.swings, "size / eps": self.reach}
         told = [f"{name} <= {limit:g}" for name, limit in limits.items() if limit < math.inf]
+        told += [f"runs apart >= {self.apart:g}"] if self.apart else []
         told += ["gradients mislead"] if self.hidden else []
         return f"{self.attack}{'  if ' if told else ''}{', '.join(told)}"
 
@@ -121,12 +125,15 @@ class Attack(Plan):
         needs: the least access it works with.
         minimal: it shrinks the perturbation, so one run gives the robust accuracy at every eps.
         targetable: it can reach for a class; False where its paper only leaves one.
+        roams: it also asks outside of the threat, so that its answers do not tell how near success
+            is within; minimal ones do by nature.
         steps: how often `step` is called for a sample at the most.
     """
 
     needs: ClassVar[Access] = Access.GRADIENTS
     minimal: ClassVar[bool] = False
     targetable: ClassVar[bool] = True
+    roams: ClassVar[bool] = False
 
     steps: int
 
@@ -234,11 +241,13 @@ class Near(Around):
         plan: what to run.
         within: the largest gap (see `Record.gap`).
         swings: the largest gap in units of what gradient attacks differed by (see `Stage`).
+        apart: the least that they differed by.
         reach: the largest size of the smallest example, in units of eps.
     """
 
     within: float = math.inf
     swings: float = math.inf
+    apart: float = 0.0
     reach: float = math.inf
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
@@ -248,6 +257,7 @@ class Near(Around):
                 stage,
                 within=min(self.within, stage.within),
                 swings=min(self.swings, stage.swings),
+                apart=max(self.apart, stage.apart),
                 reach=min(self.reach, stage.reach),
                 robust_only=True,
             )
@@ -257,6 +267,7 @@ class Near(Around):
     def __str__(self) -> str:
         limits = {"within": self.within, "swings": self.swings, "reach": self.reach}
         told = [f"{name}={limit:g}" for name, limit in limits.items() if limit < math.inf]
+        told += [f"apart={self.apart:g}"] if self.apart else []
         return f"Near({', '.join([str(self.plan), *told])})"
 
 

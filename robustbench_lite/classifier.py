@@ -1,21 +1,14 @@
 """A model that attacks and judges can talk to: images in [0, 1] in, logits out."""
 
-import copy
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from robustbench_lite.errors import InputError, WrongModelError
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access
-
-_AGREEMENT = 1e-4
-_WIDTHS = 16
-_CHANNELS_LAST_FROM = 16
 
 
 class Classifier(nn.Module):
@@ -141,61 +134,6 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             module.training = training
         for p, requires_grad in wanted:
             p.requires_grad_(requires_grad)
-
-
-class _Prepared(nn.Module):
-    """A frozen, folded copy that sees few different batch widths.
-
-    Kernels are built anew for each width, which a shrinking batch would pay at every step; so the
-    first images fill the batch up to a multiple of 16.
-    """
-
-    def __init__(self, model: nn.Module, channels_last: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-
-    def forward(self, x: Tensor) -> Tensor:
-        filler = -len(x) % _WIDTHS if len(x) >= _WIDTHS else 0
-        full = torch.cat([x, x[:filler].detach()]) if filler else x
-        logits: Tensor = self.model(full.contiguous(memory_format=self.layout))
-        return logits[: len(x)]
-
-
-def _likes_channels_last(model: nn.Module, example: Tensor) -> bool:
-    """Measured on CPUs: it wins for nets with batch norm from about 16 x 16 pixels on."""
-    normed = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    return normed and min(example.shape[2:]) >= _CHANNELS_LAST_FROM
-
-
-def prepare(classifier: Classifier, example: Tensor) -> Classifier:
-    """A faster copy for attacking: batch norm folded, channels-last where it wins, frozen.
-
-    The copy's logits on `example` (N, C, H, W) are compared with the original's; if they differ by
-    more than 1e-4 of the largest logit, or the model cannot be traced, the original is used.
-
-    Returns:
-        The copy, or `classifier` itself where the copy would not be the same function.
-    """
-    if classifier.access < Access.GRADIENTS or not len(example):
-        return classifier
-    with borrowed(classifier), torch.no_grad():
-        try:
-            copied = copy.deepcopy(classifier)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                folded = fuse(copied.model, inplace=True)
-        except Exception:  # a foreign model may fail to trace in any way: slower, not wrong
-            return classifier
-        channels_last = _likes_channels_last(classifier, example)
-        if channels_last:
-            folded = folded.to(memory_format=torch.channels_last)
-        copied.model = _Prepared(folded.eval().requires_grad_(False), channels_last)
-        rngs = Rng(torch.arange(len(example))), Rng(torch.arange(len(example)))
-        expected, got = classifier(example, rngs[0]), copied(example, rngs[1])
-        tolerance = _AGREEMENT * expected.abs().max()
-        same = bool(((expected - got).abs() <= tolerance).all())
-    return copied if same else classifier
 
 
 def as_logarithms(probabilities: Tensor) -> Tensor:

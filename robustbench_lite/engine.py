@@ -193,7 +193,8 @@ class _Run:
         return slots.take(torch.arange(count)) if len(sample) > count else slots
 
     def _passes(self, classifier: Classifier) -> Passes:
-        return Passes(classifier, self.settings.width, self.settings.exact, self.work.eot)
+        how = self.settings
+        return Passes(classifier, how.width, how.exact, self.work.eot, how.precision)
 
     def _padded(self, slots: _Slots) -> _Slots:
         if not self.settings.exact or len(slots) == self.settings.width:

@@ -8,7 +8,7 @@ from torch import Tensor
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import InputError, WrongModelError
 from robustbench_lite.rng import Rng
-from robustbench_lite.running import Settings, halved
+from robustbench_lite.running import Settings, halved, is_of_memory
 
 
 def predict(
@@ -46,10 +46,10 @@ def _ask(classifier: Classifier, x: Tensor, rng: Rng | None) -> Tensor:
     try:
         answer: Tensor = classifier(x) if rng is None else classifier(x, rng)
         return answer
-    except (WrongModelError, torch.OutOfMemoryError):
+    except WrongModelError:
         raise
     except RuntimeError as error:
-        if "allocate memory" in str(error):
+        if is_of_memory(error):
             raise
         cause = str(error).splitlines()[0]
         raise InputError(

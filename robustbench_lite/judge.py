@@ -13,14 +13,7 @@ from torch import Tensor, nn
 
 from robustbench_lite import doubts
 from robustbench_lite.attack import Attack, Plan
-from robustbench_lite.classifier import (
-    Classifier,
-    as_classifier,
-    as_logarithms,
-    borrowed,
-    in_logs,
-    prepare,
-)
+from robustbench_lite.classifier import Classifier, as_classifier, as_logarithms, borrowed, in_logs
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.engine import Work, attack_all
 from robustbench_lite.errors import InputError
@@ -31,9 +24,10 @@ from robustbench_lite.inference import predict
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import reached, span_of
 from robustbench_lite.passes import Passes
+from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
 from robustbench_lite.rng import key_of, numbered
-from robustbench_lite.running import Progress, Settings, halved
+from robustbench_lite.running import Precision, Progress, Settings, cuda_devices, halved
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
 
@@ -52,9 +46,11 @@ def evaluate(
     goal: Goal | None = None,
     surrogate: nn.Module | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     exact: bool = False,
     early_leave: bool = True,
+    precision: Precision = Precision.FLOAT32,
+    compiled: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Attack what the model gets right and judge every adversarial example by the original model.
@@ -72,9 +68,12 @@ def evaluate(
         surrogate: a model that the search asks instead, for a transfer attack: `model` is asked
             about each last proposal only, and needs to give no more than decisions.
         seed: of all random numbers.
-        batch_size: how many samples are attacked side by side.
+        batch_size: how many samples are attacked side by side; None for what a short probe finds.
         exact: results equal bit by bit for every batch size and order.
         early_leave: False goes on attacking fooled samples, which only costs time and queries.
+        precision: of the search; bf16 takes less time where the hardware has it, and finds nearly
+            as much. Examples are verified in float32, and searched for in it where they fail.
+        compiled: the search asks a copy made by torch.compile, for long runs on GPUs.
         report: called as samples finish.
 
     Raises:
@@ -82,25 +81,21 @@ def evaluate(
         UnsupportedError: the attack cannot keep to the threat or needs more access than it gives.
         WrongModelError: the model does not return logits of shape (N, classes).
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give 1 or more")
     classifier = as_classifier(model)
     aim = goal or Untargeted()
     source = None if surrogate is None else as_classifier(surrogate)
     check_fit(attack, threat, classifier, aim, source)
-    settings = Settings(batch_size, exact, early_leave, classifier.device)
+    settings = Settings(batch_size, exact, early_leave, precision, compiled, classifier.device)
     with (
-        torch.random.fork_rng(devices=_cuda_devices(classifier.device)),
+        torch.random.fork_rng(devices=cuda_devices(classifier.device)),
         borrowed(classifier),
         nullcontext() if source is None else borrowed(source),
     ):
         torch.manual_seed(key_of("foreign randomness", seed))
         judge = _Judge(classifier, threat, data, aim, seed, settings, report, source)
         return judge.run(attack)
-
-
-def _cuda_devices(device: torch.device) -> list[int]:
-    return [device.index or 0] if device.type == "cuda" else []
 
 
 class _Judge:
@@ -131,6 +126,7 @@ class _Judge:
             classifier, data.x, clean, settings, _EOT, _VOTES
         )
         self.draws = self.random or (classifier.randomized and not classifier.averages)
+        self.votes = _VOTES if self.draws else 1
         finite = torch.isfinite(clean).all(1)
         correct = clean.argmax(1) == data.y
         if self.draws:
@@ -166,19 +162,18 @@ class _Judge:
         votes = [holds(self._answers(images, rows, occasion, i + 1)) for i in range(self.votes)]
         return torch.stack(votes).sum(0)
 
-    @property
-    def votes(self) -> int:
-        """How many answers a verdict takes."""
-        return _VOTES if self.draws else 1
-
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_EXAMPLES].to(self.settings.device)
         foreign = self.random and not self.classifier.randomized
-        fast = self.classifier if foreign else prepare(self.classifier, example)
+        compiled = self.settings.compiled
+        fast = self.classifier if foreign else prepare(self.classifier, example, compiled=compiled)
         if self.logarithms:
             fast = in_logs(fast)
         if self.source is not None:
-            self.source = prepare(self.source, example)
+            self.source = prepare(self.source, example, compiled=compiled)
+        if self.settings.batch_size is None:
+            width = best_width(self.source or fast, self.data.x, self.settings)
+            self.settings = replace(self.settings, batch_size=width)
         stages = plan.stages(as_seen(self.threat, self.classifier, self.source))
         self.ran = [stage.attack for stage in stages]
         hidden = self._probe(self.ran, fast)
@@ -220,7 +215,8 @@ class _Judge:
             rows = rows[claims.found & ~verified]
             if not len(rows):
                 return
-            if classifier is not self.classifier and not self.draws:
+            exactly = self.settings.precision is Precision.FLOAT32
+            if classifier is not self.classifier and not self.draws and exactly:
                 self.disagreed += len(rows)
         self.unverified += len(rows)
 
@@ -228,6 +224,9 @@ class _Judge:
         self, attack: Attack, run: tuple[int, int], rows: Tensor, classifier: Classifier
     ) -> Ledger:
         name, (restart, attempt) = type(attack).__name__, run
+        settings = self.settings
+        if attempt:
+            settings = replace(settings, precision=Precision.FLOAT32)
         again = (attempt,) if classifier.randomized or self.random else ()
         parts = [self.data.ids[i] for i in rows.tolist()]
         keys = [key_of(self.seed, content_of(p), name, restart, *again) for p in parts]
@@ -251,7 +250,7 @@ class _Judge:
             if self.report is not None:
                 self.report(Progress(done, len(rows), base - fooled))
 
-        claims = attack_all(attack, classifier, self.threat, work, self.settings, advance)
+        claims = attack_all(attack, classifier, self.threat, work, settings, advance)
         self.tally.add(attack, rows, claims)
         return claims
 
@@ -293,4 +292,5 @@ class _Judge:
             adversarials=torch.where(tally.broken.reshape(-1, 1, 1, 1), images, self.data.x),
             doubts=tuple(self.doubts),
             steps=max((a.steps for a in self.ran if a.needs is Access.GRADIENTS), default=0),
+            precision=self.settings.precision,
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import UnsupportedError
 from robustbench_lite.rng import Rng
+from robustbench_lite.running import Precision
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Passes:
         width: images a call at the most.
         exact: pad every call to `width`, so that an answer is equal bit by bit in any company.
         eot: passes that an answer is averaged over (Athalye et al. 2018, arXiv:1707.07397).
+        precision: in which the classifier computes.
     """
 
     classifier: Classifier
     width: int = 256
     exact: bool = False
     eot: int = 1
+    precision: Precision = Precision.FLOAT32
 
     def logits(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """(M, K) logits of images (M, C, H, W), without gradients.
@@ -103,7 +106,10 @@ class Passes:
 
     def _ask(self, images: Tensor, keys: Tensor | None, number: int) -> Tensor:
         model = self.classifier
-        if keys is None or not model.randomized:
-            return model(images)  # type: ignore[no-any-return]  # nn.Module.__call__
-        steps = torch.full_like(keys, number)
-        return model(images, Rng(keys, steps))  # type: ignore[no-any-return]  # nn.Module.__call__
+        rng = None
+        if keys is not None and model.randomized:
+            rng = Rng(keys, torch.full_like(keys, number))
+        if self.precision is Precision.FLOAT32:
+            return model(images, rng)  # type: ignore[no-any-return]  # nn.Module.__call__
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return model(images, rng)  # type: ignore[no-any-return]  # nn.Module.__call__

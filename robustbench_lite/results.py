@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
+from robustbench_lite.running import Precision
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp, Threat
 from robustbench_lite.trust import Doubt, Trust, least, warn
@@ -69,6 +70,7 @@ class Outcome:
             itself where there is none.
         doubts: reasons not to trust the figures; empty is good.
         steps: the most that one of the gradient attacks made; 0 where there was none.
+        precision: of the search.
     """
 
     model: str
@@ -82,6 +84,7 @@ class Outcome:
     adversarials: Tensor = field(repr=False, compare=False)
     doubts: tuple[Doubt, ...] = ()
     steps: int = 0
+    precision: Precision = Precision.FLOAT32
 
     @property
     def n(self) -> int:
@@ -169,6 +172,7 @@ class Outcome:
             "data": self.data,
             "n": self.n,
             "seed": self.seed,
+            "precision": str(self.precision),
             "clean_accuracy": self.clean_accuracy,
             "clean_ci95": list(self.clean_ci95),
             "robust_accuracy": self.robust_accuracy,

@@ -14,7 +14,7 @@ from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import evaluate
 from robustbench_lite.results import Outcome
-from robustbench_lite.running import Progress
+from robustbench_lite.running import Precision, Progress
 from robustbench_lite.threat import Lp, Threat
 
 
@@ -27,8 +27,10 @@ def sweep(
     goal: Goal | None = None,
     surrogate: nn.Module | None = None,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     exact: bool = False,
+    precision: Precision = Precision.FLOAT32,
+    compiled: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> list[Outcome]:
     """The outcome at each of several eps of one norm, smallest first.
@@ -46,6 +48,8 @@ def sweep(
         seed: of all random numbers.
         batch_size: how many samples are attacked side by side.
         exact: results equal bit by bit for every batch size and order.
+        precision: of the search.
+        compiled: the search asks a copy made by torch.compile.
         report: called as samples finish.
 
     Returns:
@@ -67,6 +71,8 @@ def sweep(
             seed=seed,
             batch_size=batch_size,
             exact=exact,
+            precision=precision,
+            compiled=compiled,
             report=report,
         )
 

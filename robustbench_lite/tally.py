@@ -57,6 +57,8 @@ class Tally:
             chosen = chosen & (self.best.gap <= stage.within)
         if stage.swings < math.inf:
             chosen = chosen & (self.best.gap <= stage.swings * (self.highest - self.lowest))
+        if stage.apart > 0:
+            chosen = chosen & (self.highest - self.lowest >= stage.apart)
         if stage.reach < math.inf and isinstance(self.threat, Lp):
             chosen = chosen & (self.best.size <= stage.reach * self.threat.eps)
         return chosen
@@ -68,9 +70,10 @@ class Tally:
         book.backwards[rows] += claims.backwards
         book.budget[rows] -= claims.queries
         book.invalid[rows] |= claims.invalid
-        book.gap[rows] = torch.minimum(book.gap[rows], claims.gap)
         ran = claims.gap_before < torch.inf
-        if attack.needs is Access.GRADIENTS:
+        if not attack.roams:
+            book.gap[rows] = torch.minimum(book.gap[rows], claims.gap)
+        if attack.needs is Access.GRADIENTS and not attack.roams:
             at, gap = rows[ran], claims.gap[ran]
             self.lowest[at] = torch.minimum(self.lowest[at], gap)
             self.highest[at] = torch.maximum(self.highest[at], gap)

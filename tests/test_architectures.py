@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from robustbench_lite import Classifier, InputError
 from robustbench_lite.card import Recipe
-from robustbench_lite.classifier import prepare
 from robustbench_lite.models import build
+from robustbench_lite.prepared import prepare
 from robustbench_lite.registry import Kind, registered
 from robustbench_lite.zoo.senet import AttentiveBlock, Excitation
 from robustbench_lite.zoo.vit import VisionTransformer

@@ -40,6 +40,12 @@ def test_every_loss_keeps_the_promises_about_logits(loss: Loss, check: str) -> N
         assert not result.detail.startswith("not applicable")
 
 
+@pytest.mark.parametrize("check", CHECKS)
+def test_several_squares_at_once_keep_the_promises(check: str) -> None:
+    result = run_check(check, load_attack("square", steps=250, at_once=8))
+    assert result.passed, result.detail
+
+
 def test_composed_plans_keep_the_promises() -> None:
     quick: Attack = load_attack("pgd", steps=5)
     threats = [Lp(Norm.LINF, 0.02)]

@@ -18,12 +18,12 @@ from robustbench_lite import (
     load_data,
     load_model,
 )
-from robustbench_lite.classifier import prepare
 from robustbench_lite.defense import Transform
 from robustbench_lite.lending import Lent
 from robustbench_lite.loss import Loss
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
+from robustbench_lite.prepared import prepare
 from robustbench_lite.rng import Rng
 
 LINF = Lp(Norm.LINF, 0.15)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from rbl_attacks.apgd import APGD, Start
 from rbl_attacks.autoattack import STANDARD
+from rbl_attacks.fab import FABT
 from rbl_attacks.fgsm import FGSM
 from rbl_attacks.pdpgd import PDPGD
 from rbl_attacks.square import Square
@@ -47,6 +48,7 @@ def test_a_stage_is_for_samples_that_are_near() -> None:
     assert chosen(within=0.04) == [True, True, False, False]
     assert chosen(swings=2.0) == [True, False, True, False]
     assert chosen(within=0.05, swings=2.0) == [True, False, False, False]
+    assert chosen(apart=0.008) == [True, False, True, False]
     book.best.size = torch.tensor([0.11, 0.2, inf, 0.12], dtype=torch.float64)
     assert chosen(reach=1.2) == [True, False, False, True]
 
@@ -78,13 +80,33 @@ def test_only_whole_runs_along_gradients_tell_how_results_swing() -> None:
 
 
 def test_near_narrows_what_is_in_it() -> None:
-    inner = Near(Cascade(FGSM(), PDPGD()), within=0.3, swings=4)
-    stages = Near(inner, within=0.5, swings=2, reach=1.5).stages(BALL)
+    inner = Near(Cascade(FGSM(), PDPGD()), within=0.3, swings=4, apart=0.2)
+    stages = Near(inner, within=0.5, swings=2, apart=0.1, reach=1.5).stages(BALL)
     assert stages == (
-        Stage(FGSM(), within=0.3, swings=2, reach=1.5, robust_only=True),
-        Stage(PDPGD(), within=0.3, swings=2, reach=1.5, robust_only=True),
+        Stage(FGSM(), within=0.3, swings=2, apart=0.2, reach=1.5, robust_only=True),
+        Stage(PDPGD(), within=0.3, swings=2, apart=0.2, reach=1.5, robust_only=True),
     )
     assert str(Near(FGSM(), within=0.3)) == f"Near({FGSM()}, within=0.3)"
+    assert str(Near(FGSM(), apart=0.2)) == f"Near({FGSM()}, apart=0.2)"
+    assert str(stages[0]).endswith("gap <= 0.3, swings <= 2, size / eps <= 1.5, runs apart >= 0.2")
+
+
+def test_only_what_stays_within_the_threat_tells_how_near_it_came() -> None:
+    model, data = load("digits-cnn-at"), load_data("digits").sample(40)
+    fabt, threat = FABT(steps=90), Lp(Norm.LINF, 0.05)
+    outcome = evaluate(model, fabt, threat, data)
+    assert 0 < outcome.robust_accuracy < 1
+    assert {r.gap for r in outcome.records} == {None}
+    kept = evaluate(model, Cascade(APGD(steps=20), fabt), threat, data)
+    gaps = [r.gap for r in kept.records if r.robust]
+    assert gaps == [
+        r.gap
+        for r, other in zip(
+            evaluate(model, APGD(steps=20), threat, data).records, kept.records, strict=True
+        )
+        if other.robust
+    ]
+    assert all(gap is not None and gap >= 0 for gap in gaps)
 
 
 def test_a_plan_for_hidden_gradients_leaves_sound_models_alone() -> None:

@@ -152,6 +152,7 @@ class FABT(FAB):
     """
 
     minimal = False
+    roams = True
 
     steps: int = 900
     targets: Annotated[int, Field(ge=1)] = 9

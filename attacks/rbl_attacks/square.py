@@ -19,9 +19,10 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 
 @dataclass(frozen=True)
 class Search:
-    """The proposal, the best point so far with its loss, and the number of queries made."""
+    """The proposals, the best point so far with its loss, and the number of queries made."""
 
     adv: Tensor
+    others: Tensor
     best: Tensor
     value: Tensor
     turn: Tensor
@@ -35,10 +36,13 @@ class Square(Attack):
     schedule, scaled to `horizon`.
 
     Args:
-        steps: queries; 5000 in AutoAttack, 10000 in the paper.
+        steps: moves, a query each unless `at_once` says more; 5000 in AutoAttack, 10000 in the
+            paper.
         p_init: share of the image that the first squares cover; 0.8 in AutoAttack.
-        horizon: queries that the schedule is spread over; `steps` if None. AutoAttack makes 5000
-            queries of the schedule for 10000.
+        horizon: queries that the schedule is spread over; all of its own if None. AutoAttack makes
+            5000 queries of the schedule for 10000.
+        at_once: squares tried from one point in a move, of which the best counts; 1 in the paper.
+            Several take less time where few samples are left to fill a batch.
     """
 
     needs = Access.SCORES
@@ -46,6 +50,7 @@ class Square(Attack):
     steps: int = 5000
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
     horizon: Annotated[int, Field(ge=1)] | None = None
+    at_once: Annotated[int, Field(ge=1)] = 1
 
     def supports(self, threat: Threat) -> bool:
         """Linf and L2."""
@@ -61,28 +66,59 @@ class Square(Attack):
         else:
             adv = threat.project(x, x + _to_length(_grid(x, rng), threat.eps))
         nothing = torch.zeros_like(y)
-        return Search(adv, x, x.new_full((len(x),), -torch.inf), nothing)
+        return Search(adv, x[:, None][:, :0], x, x.new_full((len(x),), -torch.inf), nothing)
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
-        """Ask about the proposal, keep it if it is better, propose the next change."""
-        value = Loss.MARGIN(oracle.logits(state.adv), y, targeted=oracle.targeted)
+        """Ask about the proposals, keep the best if it is better, propose the next changes."""
+        asked = torch.cat([state.adv[:, None], state.others], 1)
+        count = asked.shape[1]
+        logits = oracle.logits(asked).flatten(0, 1)
+        values = Loss.MARGIN(logits, y.repeat_interleave(count), targeted=oracle.targeted)
+        value, which = values.reshape(len(x), count).max(1)
+        chosen = asked[torch.arange(len(x), device=x.device), which]
         better = value > state.value
-        best = torch.where(per_row(better, x), state.adv, state.best)
-        turn = state.turn + 1
-        side = self._side(x, turn)
-        if oracle.threat.norm is Norm.LINF:
-            adv = _with_square(oracle.threat, x, best, side, rng)
+        best = torch.where(per_row(better, x), chosen, state.best)
+        turn = state.turn + count
+        proposals = self._proposals(oracle.threat, x, best, self._side(x, turn), rng)
+        adv, others = proposals[:, 0], proposals[:, 1:]
+        return Search(adv, others, best, torch.where(better, value, state.value), turn)
+
+    def _proposals(self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
+        """(N, at_once, ...): each with another square changed."""
+        count = self.at_once
+        draws = _Draws(rng, count)
+        x, best, side = (v.repeat_interleave(count, 0) if count > 1 else v for v in (x, best, side))
+        if threat.norm is Norm.LINF:
+            adv = _with_square(threat, x, best, side, draws)
         else:
-            adv = _with_humps(oracle.threat, x, best, _odd(x, side), rng)
-        return Search(adv, best, torch.where(better, value, state.value), turn)
+            adv = _with_humps(threat, x, best, _odd(x, side), draws)
+        return adv.reshape(-1, count, *adv.shape[1:])
 
     def _side(self, x: Tensor, turn: Tensor) -> Tensor:
         """(N,) side of each slot's square."""
-        marks = torch.tensor(_HALVINGS, device=x.device) * (self.horizon or self.steps) / 10000
+        marks = (
+            torch.tensor(_HALVINGS, device=x.device)
+            * (self.horizon or self.steps * self.at_once)
+            / 10000
+        )
         share = self.p_init / 2.0 ** (turn[:, None] > marks).sum(1)
         rows, columns = x.shape[2:]
         side = (share * rows * columns).sqrt().round().long()
         return side.clamp(min=1, max=min(rows, columns))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers for several proposals a slot, one after the other: (N * count, ...)."""
+
+    rng: Rng
+    count: int
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self.rng.uniform(self.count, *shape).flatten(0, 1)
+
+    def signs(self, *shape: int) -> Tensor:
+        return self.rng.signs(self.count, *shape).flatten(0, 1)
 
 
 def _odd(x: Tensor, side: Tensor) -> Tensor:
@@ -108,14 +144,14 @@ def _inside(window: tuple[Tensor, Tensor]) -> Tensor:
     return (window[0] >= 0)[:, None, :, None] & (window[1] >= 0)[:, None, None, :]
 
 
-def _with_square(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
+def _with_square(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: _Draws) -> Tensor:
     """Plus or minus eps, a sign a channel, inside a random square."""
     inside = _inside(_window(x, side, rng.uniform(2)))
     colour = threat.eps * rng.signs(x.shape[1], 1, 1)
     return torch.where(inside, (x + colour).clamp(0, 1), best)
 
 
-def _with_humps(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
+def _with_humps(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: _Draws) -> Tensor:
     """Move the perturbation of one square, and what length is left, into another (algorithm 3)."""
     channels = x.shape[1]
     places = rng.uniform(4)

@@ -32,18 +32,17 @@ class Effort(StrEnum):
     THOROUGH = "thorough"
 
 
-_SHORT = APGD(steps=20, loss=Loss.MARGIN)
-_OTHER = APGD(steps=25, start_at=Start.STRIPES)
+_SHORT = APGD(steps=12, loss=Loss.MARGIN)
+_OTHER = APGD(steps=20, start_at=Start.STRIPES)
+_THIRD = APGD(steps=15, start_at=Start.CORNER)
 _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
 _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
-_SEARCH = Square(steps=2000, horizon=4000)
-_GLANCE = IfHidden(Square(steps=500))
+_SEARCH = Square(steps=250, horizon=4000, at_once=8)
+_GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
 
 _QUICK = {
-    Norm.LINF: Cascade(
-        FGSM(), _SHORT, Near(_OTHER, within=0.2), Near(_TARGETED, within=0.1), _GLANCE
-    ),
+    Norm.LINF: Cascade(FGSM(), _SHORT, _OTHER, Near(_TARGETED, within=0.1), _GLANCE),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
 }
 _STANDARD = {
@@ -51,23 +50,23 @@ _STANDARD = {
         FGSM(),
         _SHORT,
         _OTHER,
-        Near(_TARGETED, within=0.1),
+        Near(_THIRD, within=0.35),
+        Near(_TARGETED, within=0.06),
         Near(APGD(steps=100), within=0.05, swings=2),
-        Near(_EVERY_TARGET, within=0.04, swings=6),
+        Near(_EVERY_TARGET, within=0.02),
         Near(_CORNER, within=0.03, swings=1.5),
-        Near(_SEARCH, within=0.025, swings=0.5),
+        Near(_SEARCH, within=0.025, swings=0.5, apart=0.04),
         IfHidden(_SEARCH),
     ),
     Norm.L2: Cascade(
         FGSM(),
         _SHORT,
         _OTHER,
-        Near(_TARGETED, within=0.1),
-        Near(PDPGD(steps=100)),  # it finds what ascents within the ball do not
-        Near(APGD(steps=100), within=0.05, swings=2),
-        Near(_EVERY_TARGET, within=0.04, swings=6),
-        Near(FABT(steps=900, targets=9), reach=1.1),
-        Near(_SEARCH, within=0.025, swings=0.5),
+        Near(_TARGETED, within=0.06),
+        Near(PDPGD(steps=100), swings=200),  # it finds what ascents within the ball do not
+        Near(_EVERY_TARGET, within=0.01),
+        Near(FABT(steps=300, targets=3), reach=1.2),
+        Near(_SEARCH, within=0.025, swings=0.5, apart=0.04),
         IfHidden(_SEARCH),
     ),
 }

@@ -17,7 +17,8 @@ from rounds import Laps, Run, measure, ratio
 from subject import Subject
 from torch import Tensor, nn
 
-from robustbench_lite.classifier import Classifier, borrowed, prepare
+from robustbench_lite.classifier import Classifier, borrowed
+from robustbench_lite.prepared import prepare
 from robustbench_lite.threat import Lp, Norm
 
 ON, OFF = "ours", "ours, no early leave"

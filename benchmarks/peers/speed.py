@@ -21,8 +21,9 @@ from subject import Subject
 from torch import Tensor
 
 from robustbench_lite.attack import Plan
-from robustbench_lite.classifier import Classifier, borrowed, prepare
+from robustbench_lite.classifier import Classifier, borrowed
 from robustbench_lite.judge import evaluate
+from robustbench_lite.prepared import prepare
 from robustbench_lite.registry import Kind, load_attack, registered
 from robustbench_lite.threat import Lp, Norm
 

@@ -25,7 +25,8 @@ from subject import Subject
 from torch import Tensor
 from tracker import OverBudgetError, Tracker
 
-from robustbench_lite.classifier import Classifier, prepare
+from robustbench_lite.classifier import Classifier
+from robustbench_lite.prepared import prepare
 from robustbench_lite.threat import Lp, Norm
 
 _CELLS = Path(__file__).with_name("cells")

@@ -5,7 +5,8 @@
 
 For every seed both run once, one after the other, on the same images in one process; every claim is
 checked by one function on the original model. A line of verdict.jsonl under --cells is one run.
-Time is that of the process's threads, so that other work on the machine adds little.
+Time is that of the process's threads, so that other work on the machine adds little. Nets that are
+not in the zoo are trained by `rbl train --recipe nets/NAME.toml --out NAME.safetensors`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     if not options.table:
         subject = subjects.load(options)
         threat = subjects.ball_of(options)
+        options.model = Path(options.model).stem
         for seed in range(options.seeds):
             for name in options.contenders:
                 _measure(name, _CONTENDERS[name], subject, threat, seed, options)

@@ -24,8 +24,9 @@ import subject as subjects
 from subject import Subject
 from torch import Tensor
 
-from robustbench_lite.classifier import Classifier, prepare
+from robustbench_lite.classifier import Classifier
 from robustbench_lite.judge import evaluate
+from robustbench_lite.prepared import prepare
 from robustbench_lite.registry import load_attack
 from robustbench_lite.threat import Lp, Norm
 

@@ -61,13 +61,15 @@ def attack(
         int, typer.Option("--restarts", help="Tries with other random numbers.")
     ] = 1,
     n: options.Samples = 1000,
-    batch_size: options.BatchSize = 256,
+    batch_size: options.Width = "256",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     targeted: options.TargetName = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Equal bit by bit for every batch size, at some cost.")
     ] = False,
+    precision: options.PrecisionName = "float32",
+    compiled: options.Compiled = False,
     naive: Annotated[
         bool, typer.Option("--naive", help="Attack without knowing of the defenses after +.")
     ] = False,
@@ -88,7 +90,7 @@ def attack(
     if json_file is not None and json_file == save:
         raise InputError(f"--json and --save-adversarials are both {save}; give two files")
     options.positive(n, "--n")
-    options.positive(batch_size, "--batch-size")
+    width, numbers = options.width_of(batch_size), options.precision_of(precision)
     distances = None if eps is None else options.numbers(eps, "--eps")
     options.positive(restarts, "--restarts")
     given_access = threats.access_of(access)
@@ -126,8 +128,10 @@ def attack(
                     goal=goal,
                     surrogate=source,
                     seed=seed,
-                    batch_size=batch_size,
+                    batch_size=width,
                     exact=exact,
+                    precision=numbers,
+                    compiled=compiled,
                     report=report,
                 )
             )

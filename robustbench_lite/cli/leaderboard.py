@@ -31,15 +31,17 @@ def leaderboard(
     eps: options.Eps = None,
     threat: options.ThreatName = None,
     n: options.Samples = 1000,
-    batch_size: options.BatchSize = 256,
+    batch_size: options.Width = "256",
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    precision: options.PrecisionName = "float32",
+    compiled: options.Compiled = False,
     json_file: options.JsonFile = None,
 ) -> None:
     """Attack several models and rank them by the per-sample worst case."""
     files.check_writable(json_file, "--json")
     options.positive(n, "--n")
-    options.positive(batch_size, "--batch-size")
+    width, numbers = options.width_of(batch_size), options.precision_of(precision)
     distance = None if eps is None else options.number(eps, "--eps")
     names, specs = _split(attacks, "--attacks"), _split(models, "--models")
     efforts = options.with_effort(names, effort)
@@ -85,7 +87,9 @@ def leaderboard(
                         asked,
                         samples,
                         seed=seed,
-                        batch_size=batch_size,
+                        batch_size=width,
+                        precision=numbers,
+                        compiled=compiled,
                         report=report,
                     )
                 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.goal import Goal
+    from robustbench_lite.running import Precision
 
 ModelName = Annotated[
     str,
@@ -60,6 +61,17 @@ ThreatName = Annotated[
 ]
 Samples = Annotated[int, typer.Option("--n", help="Samples to evaluate.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Samples attacked side by side.")]
+Width = Annotated[
+    str,
+    typer.Option("--batch-size", help="Samples attacked side by side; auto tries what is best."),
+]
+PrecisionName = Annotated[
+    str,
+    typer.Option("--precision", help="Of the search: float32, or bf16 in less time."),
+]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Search on a compiled copy; for long runs on GPUs.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write figures and samples here.")]
@@ -96,6 +108,33 @@ def positive(value: int, option: str) -> int:
     if value < 1:
         raise InputError(f"{option} {value} leaves nothing to do; give 1 or more")
     return value
+
+
+def width_of(text: str) -> int | None:
+    """The batch size of --batch-size, None for auto.
+
+    Raises:
+        InputError: it is neither auto nor a number of 1 or more.
+    """
+    if text == "auto":
+        return None
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise InputError(f"--batch-size {text!r} is neither auto nor a whole number; try 256")
+    return positive(int(text), "--batch-size")
+
+
+def precision_of(text: str) -> Precision:
+    """The precision of --precision.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    from robustbench_lite.running import Precision
+
+    try:
+        return Precision(text)
+    except ValueError as error:
+        raise InputError(f"--precision {text!r} is unknown; give float32 or bf16") from error
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
