@@ -18,6 +18,20 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 
 
 @dataclass(frozen=True)
+class _Draws:
+    """Random numbers for several proposals a slot, one after the other: (N * count, ...)."""
+
+    rng: Rng
+    count: int
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self.rng.uniform(self.count, *shape).flatten(0, 1)
+
+    def signs(self, *shape: int) -> Tensor:
+        return self.rng.signs(self.count, *shape).flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class Search:
     """The proposals, the best point so far with its loss, and the number of queries made."""
 
@@ -60,13 +74,13 @@ class Square(Attack):
 
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Search:
         """Linf: vertical stripes of plus or minus eps. L2: a grid of humps."""
-        threat = oracle.threat
+        threat, (images, draws) = oracle.threat, self._each(x, rng)
         if threat.norm is Norm.LINF:
-            adv = threat.project(x, x + threat.eps * rng.signs(x.shape[1], 1, x.shape[3]))
+            move = threat.eps * draws.signs(x.shape[1], 1, x.shape[3])
         else:
-            adv = threat.project(x, x + _to_length(_grid(x, rng), threat.eps))
-        nothing = torch.zeros_like(y)
-        return Search(adv, x[:, None][:, :0], x, x.new_full((len(x),), -torch.inf), nothing)
+            move = _to_length(_grid(images, draws), threat.eps)
+        adv, others = self._first_and_others(threat.project(images, images + move))
+        return Search(adv, others, x, x.new_full((len(x),), -torch.inf), torch.zeros_like(y))
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
         """Ask about the proposals, keep the best if it is better, propose the next changes."""
@@ -79,46 +93,36 @@ class Square(Attack):
         better = value > state.value
         best = torch.where(per_row(better, x), chosen, state.best)
         turn = state.turn + count
-        proposals = self._proposals(oracle.threat, x, best, self._side(x, turn), rng)
-        adv, others = proposals[:, 0], proposals[:, 1:]
+        adv, others = self._changed(oracle.threat, x, best, self._side(x, turn), rng)
         return Search(adv, others, best, torch.where(better, value, state.value), turn)
 
-    def _proposals(self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
-        """(N, at_once, ...): each with another square changed."""
-        count = self.at_once
-        draws = _Draws(rng, count)
-        x, best, side = (v.repeat_interleave(count, 0) if count > 1 else v for v in (x, best, side))
+    def _changed(
+        self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng
+    ) -> tuple[Tensor, Tensor]:
+        """The next proposals: `best`, each with another square changed."""
+        images, draws = self._each(x, rng)
+        best, side = (v.repeat_interleave(self.at_once, 0) for v in (best, side))
         if threat.norm is Norm.LINF:
-            adv = _with_square(threat, x, best, side, draws)
-        else:
-            adv = _with_humps(threat, x, best, _odd(x, side), draws)
-        return adv.reshape(-1, count, *adv.shape[1:])
+            return self._first_and_others(_with_square(threat, images, best, side, draws))
+        adv = _with_humps(threat, images, best, _odd(images, side), draws)
+        return self._first_and_others(adv)
+
+    def _each(self, x: Tensor, rng: Rng) -> tuple[Tensor, _Draws]:
+        """(N * at_once, ...) the image of every proposal, and random numbers for each."""
+        return x.repeat_interleave(self.at_once, 0), _Draws(rng, self.at_once)
+
+    def _first_and_others(self, proposals: Tensor) -> tuple[Tensor, Tensor]:
+        each = proposals.reshape(-1, self.at_once, *proposals.shape[1:])
+        return each[:, 0], each[:, 1:]
 
     def _side(self, x: Tensor, turn: Tensor) -> Tensor:
         """(N,) side of each slot's square."""
-        marks = (
-            torch.tensor(_HALVINGS, device=x.device)
-            * (self.horizon or self.steps * self.at_once)
-            / 10000
-        )
+        horizon = self.horizon or self.steps * self.at_once
+        marks = torch.tensor(_HALVINGS, device=x.device) * horizon / 10000
         share = self.p_init / 2.0 ** (turn[:, None] > marks).sum(1)
         rows, columns = x.shape[2:]
         side = (share * rows * columns).sqrt().round().long()
         return side.clamp(min=1, max=min(rows, columns))
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Random numbers for several proposals a slot, one after the other: (N * count, ...)."""
-
-    rng: Rng
-    count: int
-
-    def uniform(self, *shape: int) -> Tensor:
-        return self.rng.uniform(self.count, *shape).flatten(0, 1)
-
-    def signs(self, *shape: int) -> Tensor:
-        return self.rng.signs(self.count, *shape).flatten(0, 1)
 
 
 def _odd(x: Tensor, side: Tensor) -> Tensor:
@@ -167,7 +171,7 @@ def _with_humps(threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: _Draws) 
     return threat.project(x, x + d * ~union + length * _unit(mixed))
 
 
-def _grid(x: Tensor, rng: Rng) -> Tensor:
+def _grid(x: Tensor, rng: _Draws) -> Tensor:
     """(N, C, rows, columns): tiles of humps around the middle, five to the shorter side."""
     rows, columns = x.shape[2:]
     side = max(1, min(rows, columns) // 5)
