@@ -1,10 +1,10 @@
 """AutoAttack's answer, or a lower one, at a small part of its time.
 
 Cheap stages first, each on the survivors of the former. Short ascents of different kinds (the
-margin from a random point, the cross-entropy from stripes, near ones towards two targets) tell by
-how much results differ: where they agree, a wide gap is one that longer runs were not seen to
-close, so that long runs are spent on few samples. The order of targets is that of arXiv:2407.02240,
-section 4.
+margin from a random point, the cross-entropy from stripes and from a corner, near ones towards two
+targets) tell by how much results differ: where they agree, a wide gap is one that longer runs were
+rarely seen to close, so that long runs are spent on few samples. The order of targets is that of
+arXiv:2407.02240, section 4.
 """
 
 import math

@@ -6,7 +6,8 @@
 For every seed both run once, one after the other, on the same images in one process; every claim is
 checked by one function on the original model. A line of verdict.jsonl under --cells is one run.
 Time is that of the process's threads, so that other work on the machine adds little. Nets that are
-not in the zoo are trained by `rbl train --recipe nets/NAME.toml --out NAME.safetensors`.
+not in the zoo are made by `rbl train --recipe nets/NAME.toml --out NAME.safetensors`; --model takes
+that file.
 """
 
 from __future__ import annotations
