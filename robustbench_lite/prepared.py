@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 import warnings
 
@@ -92,6 +93,9 @@ def prepare(classifier: Classifier, example: Tensor, *, compiled: bool = False) 
 
 def _compile(prepared: _Prepared, example: Tensor) -> None:
     prepared.model = torch.compile(prepared.model, dynamic=True)  # type: ignore[assignment]  # callable like it
+    chatty = logging.getLogger("torch.utils.cpp_extension")  # it says where it found no GPU
+    level = chatty.level
+    chatty.setLevel(logging.ERROR)
     try:
         prepared(example)
     except Exception as error:  # compilers fail in ways of their own
@@ -99,6 +103,8 @@ def _compile(prepared: _Prepared, example: Tensor) -> None:
         raise InputError(
             f"the model cannot be compiled here ({cause}); leave out --compile"
         ) from error
+    finally:
+        chatty.setLevel(level)
 
 
 def best_width(classifier: Classifier, x: Tensor, settings: Settings) -> int:
