@@ -16,7 +16,7 @@ ATTACK = ("attack", "--model", "digits-cnn-at", "--n", N)
 KEYS = {
     *("model", "attack", "threat", "goal", "data", "n", "seed", "clean_accuracy", "clean_ci95"),
     *("robust_accuracy", "robust_ci95", "mean_size", "median_size", "queries_per_sample"),
-    *("seconds", "trust", "doubts", "samples", "versions"),
+    *("precision", "seconds", "trust", "doubts", "samples", "versions"),
 }
 
 

@@ -120,7 +120,7 @@ ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
     "corruptions": ["Settings (--set KEY=VALUE)", "Other threats: corruption.", "Needs decisions"],
     "patch": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs gradients"],
     "patch-rl": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs scores"],
-    "verdict": ["  effort = standard", "l2:", "linf:", "  APGDT(steps=50", "if gap <= 0.04"],
+    "verdict": ["  effort = standard", "l2:", "linf:", "  APGDT(steps=50", "if gap <= 0.06"],
     "spatial": ["Settings (--set KEY=VALUE)", "Other threats: spatial.", "Needs decisions"],
 }
 WRAPPING = {
@@ -140,11 +140,11 @@ OPTIONS = {
     "certify": "--model --data --eps --n --batch-size --seed --device --json",
     "attack": "--model --attack --effort --data --norm --eps --set --restarts --n --batch-size "
     "--seed --device --targeted --exact --json --save-adversarials --access --queries --surrogate "
-    "--threat --naive",
+    "--threat --naive --precision --compile",
     "explain": "--model --attack --out --data --norm --eps --threat --set --samples --n "
     "--batch-size --seed --device --targeted",
     "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json "
-    "--threat --effort",
+    "--threat --effort --precision --compile",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
     "--weight-decay --mean --std --precision --seed --check --check-set --n --summary --behind "

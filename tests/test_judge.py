@@ -44,7 +44,7 @@ def test_claims_of_a_prepared_model_that_lies_are_not_counted(
 ) -> None:
     honest = Line()
     liar = Classifier(Line(bias=0.03))
-    monkeypatch.setattr(judge, "prepare", lambda classifier, example: liar)
+    monkeypatch.setattr(judge, "prepare", lambda classifier, example, compiled: liar)
     data, threat = steps_below_grey(), Lp(Norm.LINF, 0.045)
     outcome = evaluate(honest, load_attack("pgd"), threat, data)
     # The liar falls up to a distance of 0.075, the original up to 0.045: asked again, it decides.
