@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -262,17 +263,16 @@ class _Judge:
         claimed = claims.found.nonzero().flatten()
         if not len(claimed):
             return verified
-        at, adv = rows[claimed], claims.adv[claimed]
-        images = self.threat.render(self.data.x[at], adv)
-        targets, targeted = self.targets[at], isinstance(self.goal, Targeted)
-        occasion = f"{type(attack).__name__} {run}"
-        count = self._counted(
-            images, at, occasion, lambda logits: reached(logits, targets, targeted=targeted)
-        )
-        boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
-        holds = (count * 2 > self.votes) & boxed
-        verified[claimed] = holds
-        self.tally.keep(attack, at[holds], adv[holds])
+        targeted, occasion = isinstance(self.goal, Targeted), f"{type(attack).__name__} {run}"
+        for part in torch.split(claimed, self.settings.width):  # copies of few images at a time
+            at, adv = rows[part], claims.adv[part]
+            images = self.threat.render(self.data.x[at], adv)
+            reach = partial(reached, y=self.targets[at], targeted=targeted)
+            count = self._counted(images, at, occasion, reach)
+            boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
+            holds = (count * 2 > self.votes) & boxed
+            verified[part] = holds
+            self.tally.keep(attack, at[holds], adv[holds])
         return verified
 
     def _outcome(self, plan: Plan) -> Outcome:
