@@ -42,7 +42,16 @@ _SEARCH = Square(steps=250, horizon=4000, at_once=8)
 _GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
 
 _QUICK = {
-    Norm.LINF: Cascade(FGSM(), _SHORT, _OTHER, Near(_TARGETED, within=0.1), _GLANCE),
+    Norm.LINF: Cascade(
+        FGSM(),
+        _SHORT,
+        _OTHER,
+        Near(_THIRD, within=0.35),
+        Near(_TARGETED, within=0.06),
+        Near(APGD(steps=100), within=0.05, swings=2),
+        Near(_EVERY_TARGET, within=0.01),
+        _GLANCE,
+    ),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
 }
 _STANDARD = {
