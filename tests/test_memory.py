@@ -43,6 +43,15 @@ def test_a_smaller_batch_gives_the_same_outcome(cuda: bool, train_only: bool) ->
     assert stands[-1].robust == round(40 * outcome.robust_accuracy)
 
 
+def test_claims_are_verified_a_batch_at_a_time() -> None:
+    problem = conv_problem(40)
+    whole = evaluate(problem.model, ATTACK, THREAT, problem.data)
+    parts = evaluate(problem.model, ATTACK, THREAT, problem.data, batch_size=4)
+    assert sum(not r.robust for r in whole.records) > 8
+    assert [r.queries for r in parts.records] == [r.queries for r in whole.records]
+    assert parts.doubts == whole.doubts
+
+
 def test_what_does_not_fit_at_all_is_told() -> None:
     problem = conv_problem(4)
     with pytest.raises(InputError, match="memory does not hold 1 images; give another --device"):

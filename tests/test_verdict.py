@@ -173,6 +173,19 @@ def starts(norm: Norm, start: Start) -> tuple[Tensor, Tensor]:
     return x, APGD(start_at=start).start(oracle, x, y, Rng(keys)).adv - x
 
 
+def test_several_squares_at_once_are_as_many_queries() -> None:
+    x = torch.full((3, 1, 8, 8), 0.5)
+    model = Classifier(Linear(signed_weights(2, 64, 0)))
+    y, keys = torch.zeros(3, dtype=torch.long), torch.arange(3)
+    oracle, rng = Oracle(Passes(model), BALL, x, y, 2), Rng(keys)
+    attack = Square(steps=10, at_once=4)
+    state = attack.step(oracle, x, y, rng, attack.start(oracle, x, y, rng))
+    assert state.turn.tolist() == oracle.ledger.queries.tolist() == [4, 4, 4]
+    assert state.others.shape == (3, 3, 1, 8, 8)
+    proposals = torch.cat([state.adv[:, None], state.others], 1).flatten(2)
+    assert all(len(torch.unique(each, dim=0)) > 1 for each in proposals)
+
+
 def test_corners_and_stripes_are_where_they_are_said_to_be() -> None:
     _, corner = starts(Norm.LINF, Start.CORNER)
     assert torch.allclose(corner.abs(), torch.tensor(0.2))
