@@ -39,6 +39,7 @@ _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
 _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
 _SEARCH = Square(steps=250, horizon=4000, at_once=8)
+_LONG_SEARCH = Square(steps=625, horizon=10000, at_once=8)  # AutoAttack's, several at once
 _GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
 
 _QUICK = {
@@ -65,7 +66,7 @@ _STANDARD = {
         Near(_EVERY_TARGET, within=0.02),
         Near(_CORNER, within=0.03, swings=1.5),
         Near(_SEARCH, within=0.025, swings=0.5, apart=0.04),
-        IfHidden(_SEARCH),
+        IfHidden(_LONG_SEARCH),
     ),
     Norm.L2: Cascade(
         FGSM(),
@@ -76,7 +77,7 @@ _STANDARD = {
         Near(_EVERY_TARGET, within=0.01),
         Near(FABT(steps=300, targets=3), reach=1.2),
         Near(_SEARCH, within=0.025, swings=0.5, apart=0.04),
-        IfHidden(_SEARCH),
+        IfHidden(_LONG_SEARCH),
     ),
 }
 _AGAIN = Cascade(STANDARD, Restarts(_CORNER, 3), Restarts(_OTHER, 3), Square(steps=10000))
