@@ -15,6 +15,7 @@ from robustbench_lite.threat import Access, Lp, Threat
 
 _UNLIMITED = 2**62
 _ROSE = 0.05
+_LONG = 20  # steps of a run whose last ten are not most of it
 NOT_FINITE = "the model returned NaN or infinite logits"
 
 
@@ -33,7 +34,7 @@ class Tally:
         broken_by: the attack that found it, "" where there is none.
         blindly: (N,) bool: broken without gradients, after gradients had failed.
         lowest, highest: (N,) the gaps that gradient attacks of more than ten steps came to.
-        rising: (N,) bool: the last of them was still closing the gap when it ended.
+        rising: (N,) bool: the last of 20 steps or more was still closing the gap when it ended.
     """
 
     def __init__(self, threat: Threat, x: Tensor, correct: Tensor, finite: Tensor) -> None:
@@ -77,7 +78,8 @@ class Tally:
             at, gap = rows[ran], claims.gap[ran]
             self.lowest[at] = torch.minimum(self.lowest[at], gap)
             self.highest[at] = torch.maximum(self.highest[at], gap)
-            self.rising[at] = claims.gap_before[ran] - gap > _ROSE
+            if attack.steps >= _LONG:
+                self.rising[at] = claims.gap_before[ran] - gap > _ROSE
         for i, course in zip(rows.tolist(), claims.trace.tolist(), strict=True):
             if course:
                 self.traces[i] = tuple(v for v in course if not math.isnan(v))
