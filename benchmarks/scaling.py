@@ -76,7 +76,7 @@ def _measure(options: argparse.Namespace, n: int) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     model, whole = load_model(options.model), load_data(options.data)
     some = torch.arange(n) % len(whole)
-    attack = load_attack(options.attack, steps=str(options.steps))
+    attack = load_attack(options.attack, steps=options.steps)
     threat = Lp(Norm.LINF, options.eps)
     evaluate(model, attack, threat, whole.take(range(256)))  # kernels are made at first use
     data = whole.take(some.tolist())

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.running import Precision
 from robustbench_lite.settings import first_problem
 from robustbench_lite.threat import Lp, Norm
 
@@ -52,7 +53,7 @@ class Recipe(_Strict):
     probe: str = ""
     probe_set: dict[str, Scalar] = Field(default_factory=dict)
     patience: int = Field(default=0, ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = Precision.FLOAT32
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -14,7 +14,7 @@ _USUAL_WIDTH = 256
 
 
 class Precision(StrEnum):
-    """In which numbers the search computes; what it finds is verified in float32 in any case."""
+    """In which numbers a net computes; adversarial examples are verified in float32 in any case."""
 
     FLOAT32 = "float32"
     BF16 = "bf16"

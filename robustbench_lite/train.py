@@ -20,6 +20,7 @@ from robustbench_lite.defended import Defended
 from robustbench_lite.defense import Training
 from robustbench_lite.errors import InputError
 from robustbench_lite.rng import Rng, key_of
+from robustbench_lite.running import Precision
 from robustbench_lite.schedule import blend, decay_of, rate
 from robustbench_lite.team import Team
 from robustbench_lite.threat import Lp
@@ -233,7 +234,9 @@ def _step(
     losses = defense.losses(model, x, y, threat, rng)
     values: list[float] = []
     while True:
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=recipe.precision is Precision.BF16
+        ):
             loss = next(losses, None)
         if loss is None:
             return sum(values) / len(values)

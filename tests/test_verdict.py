@@ -181,9 +181,8 @@ def test_several_squares_at_once_are_as_many_queries() -> None:
     attack = Square(steps=10, at_once=4)
     state = attack.step(oracle, x, y, rng, attack.start(oracle, x, y, rng))
     assert state.turn.tolist() == oracle.ledger.queries.tolist() == [4, 4, 4]
-    assert state.others.shape == (3, 3, 1, 8, 8)
-    proposals = torch.cat([state.adv[:, None], state.others], 1).flatten(2)
-    assert all(len(torch.unique(each, dim=0)) > 1 for each in proposals)
+    assert state.asked.shape == (3, 4, 1, 8, 8)
+    assert all(len(torch.unique(each, dim=0)) > 1 for each in state.asked.flatten(2))
 
 
 def test_corners_and_stripes_are_where_they_are_said_to_be() -> None:

@@ -35,11 +35,15 @@ class _Draws:
 class Search:
     """The proposals, the best point so far with its loss, and the number of queries made."""
 
-    adv: Tensor
-    others: Tensor
+    asked: Tensor
     best: Tensor
     value: Tensor
     turn: Tensor
+
+    @property
+    def adv(self) -> Tensor:
+        """(N, ...) the first of the proposals (N, at_once, ...)."""
+        return self.asked[:, 0]
 
 
 @dataclass(frozen=True)
@@ -79,41 +83,38 @@ class Square(Attack):
             move = threat.eps * draws.signs(x.shape[1], 1, x.shape[3])
         else:
             move = _to_length(_grid(images, draws), threat.eps)
-        adv, others = self._first_and_others(threat.project(images, images + move))
-        return Search(adv, others, x, x.new_full((len(x),), -torch.inf), torch.zeros_like(y))
+        asked = threat.project(images, images + move).reshape(-1, self.at_once, *x.shape[1:])
+        return Search(asked, x, x.new_full((len(x),), -torch.inf), torch.zeros_like(y))
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
         """Ask about the proposals, keep the best if it is better, propose the next changes."""
-        asked = torch.cat([state.adv[:, None], state.others], 1)
-        count = asked.shape[1]
-        logits = oracle.logits(asked).flatten(0, 1)
-        values = Loss.MARGIN(logits, y.repeat_interleave(count), targeted=oracle.targeted)
-        value, which = values.reshape(len(x), count).max(1)
-        chosen = asked[torch.arange(len(x), device=x.device), which]
+        logits = oracle.logits(state.asked).flatten(0, 1)
+        values = Loss.MARGIN(logits, y.repeat_interleave(self.at_once), targeted=oracle.targeted)
+        value, which = values.reshape(len(x), self.at_once).max(1)
+        chosen = state.asked[torch.arange(len(x), device=x.device), which]
         better = value > state.value
         best = torch.where(per_row(better, x), chosen, state.best)
-        turn = state.turn + count
-        adv, others = self._changed(oracle.threat, x, best, self._side(x, turn), rng)
-        return Search(adv, others, best, torch.where(better, value, state.value), turn)
+        turn = state.turn + self.at_once
+        asked = self._changed(oracle.threat, x, best, self._side(x, turn), rng)
+        return Search(asked, best, torch.where(better, value, state.value), turn)
 
-    def _changed(
-        self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng
-    ) -> tuple[Tensor, Tensor]:
-        """The next proposals: `best`, each with another square changed."""
+    def _changed(self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
+        """(N, at_once, ...): `best`, each time with another square changed."""
         images, draws = self._each(x, rng)
-        best, side = (v.repeat_interleave(self.at_once, 0) for v in (best, side))
+        base, sides = self._repeated(best), self._repeated(side)
         if threat.norm is Norm.LINF:
-            return self._first_and_others(_with_square(threat, images, best, side, draws))
-        adv = _with_humps(threat, images, best, _odd(images, side), draws)
-        return self._first_and_others(adv)
+            changed = _with_square(threat, images, base, sides, draws)
+        else:
+            changed = _with_humps(threat, images, base, _odd(images, sides), draws)
+        return changed.reshape(-1, self.at_once, *x.shape[1:])
 
     def _each(self, x: Tensor, rng: Rng) -> tuple[Tensor, _Draws]:
         """(N * at_once, ...) the image of every proposal, and random numbers for each."""
-        return x.repeat_interleave(self.at_once, 0), _Draws(rng, self.at_once)
+        return self._repeated(x), _Draws(rng, self.at_once)
 
-    def _first_and_others(self, proposals: Tensor) -> tuple[Tensor, Tensor]:
-        each = proposals.reshape(-1, self.at_once, *proposals.shape[1:])
-        return each[:, 0], each[:, 1:]
+    def _repeated(self, rows: Tensor) -> Tensor:
+        """(N * at_once, ...) each row once a proposal; a view where there is one."""
+        return rows[:, None].expand(-1, self.at_once, *rows.shape[1:]).flatten(0, 1)
 
     def _side(self, x: Tensor, turn: Tensor) -> Tensor:
         """(N,) side of each slot's square."""

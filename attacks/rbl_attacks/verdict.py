@@ -41,28 +41,22 @@ _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
 _SEARCH = Square(steps=250, horizon=4000, at_once=8)
 _LONG_SEARCH = Square(steps=625, horizon=10000, at_once=8)  # AutoAttack's, several at once
 _GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
+_CLIMBS = Cascade(
+    FGSM(),
+    _SHORT,
+    _OTHER,
+    Near(_THIRD, within=0.35),
+    Near(_TARGETED, within=0.06),
+    Near(APGD(steps=100), within=0.05, swings=2),
+)
 
 _QUICK = {
-    Norm.LINF: Cascade(
-        FGSM(),
-        _SHORT,
-        _OTHER,
-        Near(_THIRD, within=0.35),
-        Near(_TARGETED, within=0.06),
-        Near(APGD(steps=100), within=0.05, swings=2),
-        Near(_EVERY_TARGET, within=0.01),
-        _GLANCE,
-    ),
+    Norm.LINF: Cascade(_CLIMBS, Near(_EVERY_TARGET, within=0.01), _GLANCE),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
 }
 _STANDARD = {
     Norm.LINF: Cascade(
-        FGSM(),
-        _SHORT,
-        _OTHER,
-        Near(_THIRD, within=0.35),
-        Near(_TARGETED, within=0.06),
-        Near(APGD(steps=100), within=0.05, swings=2),
+        _CLIMBS,
         Near(_EVERY_TARGET, within=0.02),
         Near(_CORNER, within=0.03, swings=1.5),
         Near(_SEARCH, within=0.025, swings=0.5, apart=0.04),

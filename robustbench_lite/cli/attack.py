@@ -90,7 +90,7 @@ def attack(
     if json_file is not None and json_file == save:
         raise InputError(f"--json and --save-adversarials are both {save}; give two files")
     options.positive(n, "--n")
-    width, numbers = options.width_of(batch_size), options.precision_of(precision)
+    width, rounding = options.width_of(batch_size), options.precision_of(precision)
     distances = None if eps is None else options.numbers(eps, "--eps")
     options.positive(restarts, "--restarts")
     given_access = threats.access_of(access)
@@ -130,7 +130,7 @@ def attack(
                     seed=seed,
                     batch_size=width,
                     exact=exact,
-                    precision=numbers,
+                    precision=rounding,
                     compiled=compiled,
                     report=report,
                 )

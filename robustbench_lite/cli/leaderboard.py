@@ -41,7 +41,7 @@ def leaderboard(
     """Attack several models and rank them by the per-sample worst case."""
     files.check_writable(json_file, "--json")
     options.positive(n, "--n")
-    width, numbers = options.width_of(batch_size), options.precision_of(precision)
+    width, rounding = options.width_of(batch_size), options.precision_of(precision)
     distance = None if eps is None else options.number(eps, "--eps")
     names, specs = _split(attacks, "--attacks"), _split(models, "--models")
     efforts = options.with_effort(names, effort)
@@ -88,7 +88,7 @@ def leaderboard(
                         samples,
                         seed=seed,
                         batch_size=width,
-                        precision=numbers,
+                        precision=rounding,
                         compiled=compiled,
                         report=report,
                     )

@@ -134,7 +134,9 @@ def precision_of(text: str) -> Precision:
     try:
         return Precision(text)
     except ValueError as error:
-        raise InputError(f"--precision {text!r} is unknown; give float32 or bf16") from error
+        raise InputError(
+            f"--precision {text!r} is unknown; give {' or '.join(Precision)}"
+        ) from error
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
