@@ -208,7 +208,8 @@ class _Judge:
 
     def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
         """Attack, verify, and attack again where a claim does not hold."""
-        asked = [fast] if fast is self.classifier else [fast, self.classifier]
+        exactly = self.settings.precision is Precision.FLOAT32
+        asked = [fast] if fast is self.classifier and exactly else [fast, self.classifier]
         asked += [self.classifier] * (_RETRIES if self.random or self.classifier.averages else 0)
         for attempt, classifier in enumerate(asked):
             claims = self._attack(attack, (restart, attempt), rows, classifier)
@@ -216,7 +217,6 @@ class _Judge:
             rows = rows[claims.found & ~verified]
             if not len(rows):
                 return
-            exactly = self.settings.precision is Precision.FLOAT32
             if classifier is not self.classifier and not self.draws and exactly:
                 self.disagreed += len(rows)
         self.unverified += len(rows)

@@ -54,7 +54,10 @@ def test_the_search_is_in_bf16_and_the_verdict_in_float32(monkeypatch: pytest.Mo
     assert outcome.to_json()["precision"] == "bf16"
 
 
-def test_claims_that_only_hold_in_bf16_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prepared", [True, False])
+def test_claims_that_only_hold_in_bf16_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch, prepared: bool
+) -> None:
     """The label is right in float32 all over the ball, and wrong in bf16."""
 
     class Close(nn.Module):
@@ -63,8 +66,11 @@ def test_claims_that_only_hold_in_bf16_are_not_counted(monkeypatch: pytest.Monke
             lead = -lead if torch.is_autocast_enabled("cpu") else lead
             return torch.stack([lead, -lead, torch.zeros_like(lead)], 1)
 
-    copied = as_classifier(Close())  # one that is not traced, which would fix the branch
-    monkeypatch.setattr("robustbench_lite.judge.prepare", lambda *_, **__: copied)
+    def copied(model: Classifier, *_: object, **__: object) -> Classifier:
+        """Not traced, which would fix the branch."""
+        return as_classifier(Close()) if prepared else model
+
+    monkeypatch.setattr("robustbench_lite.judge.prepare", copied)
     data = conv_problem(8).data
     data = replace(data, y=torch.zeros(8, dtype=torch.int64))
     outcome = evaluate(Close(), PGD, LINF, data, precision=Precision.BF16)
@@ -86,10 +92,14 @@ def test_bf16_finds_nearly_as_much(norm: Norm) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_copy_answers_the_same() -> None:
-    problem = conv_problem(24)
+def test_a_compiled_copy_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, made = conv_problem(24), []
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: made.append(1) or real(*a, **k))
     plain = evaluate(problem.model, PGD, LINF, problem.data)
+    assert not made
     fast = evaluate(problem.model, PGD, LINF, problem.data, compiled=True)
+    assert made
     assert 0 < plain.robust_accuracy < 1
     assert [r.robust for r in fast.records] == [r.robust for r in plain.records]
 
@@ -152,6 +162,21 @@ def test_the_command_takes_them(rbl, tmp_path) -> None:  # type: ignore[no-untyp
     assert done.returncode == 0, done.stderr
     assert json.loads(file.read_text())[0]["precision"] == "bf16"
     assert "bf16" in done.stdout
+
+
+def test_the_command_tells_what_cannot_be_compiled(rbl) -> None:  # type: ignore[no-untyped-def]  # a fixture
+    options = ["--model", "digits-cnn", "--attack", "fgsm", "--n", "8", "--compile"]
+    done = rbl("attack", *options, CXX="/nowhere/c++", TORCHINDUCTOR_FORCE_DISABLE_CACHES="1")
+    assert done.returncode == 2
+    assert "leave out --compile" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_leaderboard_says_that_it_is_of_bf16(rbl) -> None:  # type: ignore[no-untyped-def]  # a fixture
+    options = ["--models", "digits-cnn,digits-cnn-at", "--attacks", "fgsm", "--n", "20"]
+    done = rbl("leaderboard", *options, "--precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].rstrip().endswith("seed 0, bf16")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def leaderboard(
         files.write_whole({json_file: as_json(outcomes)})
     rows = ranked(outcomes)
     first = rows[0].worst
-    title = f"{first.data}, {first.n} samples, {screen.distance(first.threat)}, seed {first.seed}"
+    threatened, numbers = screen.distance(first.threat), screen.numbers_of(first)
+    title = f"{first.data}, {first.n} samples, {threatened}, {numbers}"
     screen.show_table(title, _table(rows, names))
     screen.show_doubts([row.worst for row in rows])
 

@@ -205,7 +205,6 @@ def distance(threat: Threat) -> str:
 
 def attack_title(outcome: Outcome, *, curve: bool = False) -> str:
     """What was attacked, and how."""
-    from robustbench_lite.running import Precision
     from robustbench_lite.threat import Access, Lp
 
     goal = "" if outcome.goal == "untargeted" else f", {outcome.goal}"
@@ -214,11 +213,16 @@ def attack_title(outcome: Outcome, *, curve: bool = False) -> str:
     limits = "" if threat.access is Access.GRADIENTS else f", {threat.access.name.lower()} only"
     if threat.queries is not None:
         limits += f", {threat.queries} queries at most"
-    rounded = "" if outcome.precision is Precision.FLOAT32 else f", {outcome.precision}"
     return (
         f"{outcome.model} on {outcome.data}, {outcome.n} samples, "
-        f"{where}{limits}{goal}, seed {outcome.seed}{rounded}"
+        f"{where}{limits}{goal}, {numbers_of(outcome)}"
     )
+
+
+def numbers_of(outcome: Outcome) -> str:
+    """Its random numbers, and how they are rounded where that is not the usual way."""
+    usual = outcome.precision == "float32"
+    return f"seed {outcome.seed}" + ("" if usual else f", {outcome.precision}")
 
 
 def attack_table(rows: Sequence[tuple[str, Outcome]]) -> Table:
