@@ -1,21 +1,16 @@
-"""Reasons not to trust the figures, from what an evaluation sees anyway."""
+"""Reasons not to trust the figures, from what an evaluation saw anyway."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from robustbench_lite.classifier import Classifier
-from robustbench_lite.health import Health
-from robustbench_lite.inference import predict
-from robustbench_lite.loss import margin
-from robustbench_lite.running import Settings
+from robustbench_lite.evidence import Evidence, Randomness
 from robustbench_lite.stats import wilson
-from robustbench_lite.tally import NOT_FINITE, Tally
 from robustbench_lite.trust import Doubt, fail, warn
 
+EOT = 20
+VOTES = 50  # a single pass broke .59 of a random net of which the majority broke .34
+NOT_FINITE = "the model returned NaN or infinite logits"
+
 _ENOUGH_TO_TELL = 100
-_PROBE = 32
 _UNDERFLOW = 80.0  # a class that lies so far behind has probability 0 in float32
 _RISING = 0.05
 _BLINDLY_WARN, _BLINDLY_FAIL = 0.002, 0.02
@@ -24,143 +19,116 @@ _LYING = 0.5
 _DISAGREE = 0.002  # of the samples
 
 
-def about_chance(correct: Tensor, classes: int) -> list[Doubt]:
+def doubts_of(evidence: Evidence) -> tuple[Doubt, ...]:
+    """Every reason that there is not to trust figures of these samples; none is good."""
+    return (
+        *_about_randomness(evidence),
+        *_about_chance(evidence),
+        *_about_outputs(evidence),
+        *_about_gradients(evidence),
+        *_about_claims(evidence),
+        *_about_search(evidence),
+    )
+
+
+def _about_randomness(seen: Evidence) -> list[Doubt]:
+    """A random model's verdicts are draws."""
+    if seen.naive:
+        return [fail("the attack does not know of the defenses: this is not robustness")]
+    so = f"gradients are averaged over {EOT} passes, and a verdict is the majority of {VOTES}"
+    told = {
+        Randomness.AVERAGED: "the defense is random: every verdict is one more draw",
+        Randomness.DECLARED: f"the defense is random: {so}",
+        Randomness.FOUND: f"the model is random: {so}; another run can give another figure",
+    }
+    return [warn(told[seen.randomness])] if seen.randomness in told else []
+
+
+def _about_chance(seen: Evidence) -> list[Doubt]:
     """A wrong normalisation or a wrong order of the classes shows as a guess."""
-    low, _ = wilson(int(correct.sum()), len(correct))
-    if low > 1 / classes or len(correct) < _ENOUGH_TO_TELL:
+    low, _ = wilson(seen.correct, seen.n)
+    if low > 1 / seen.classes or seen.n < _ENOUGH_TO_TELL:
         return []
     return [
         fail(
-            f"clean accuracy is not above chance (1 in {classes}): "
+            f"clean accuracy is not above chance (1 in {seen.classes}): "
             "check the model's normalisation (mean, std, bounds) and the order of its classes"
         )
     ]
 
 
-def about_randomness(
-    classifier: Classifier, x: Tensor, clean: Tensor, settings: Settings, eot: int, votes: int
-) -> tuple[bool, list[Doubt]]:
-    """Must attackers average over `eot` passes, and verdicts be the majority of `votes`?
-
-    Args:
-        classifier: which one.
-        x: (N, C, H, W) images.
-        clean: (N, K) what it answered about them.
-        settings: how it was asked.
-        eot: how many passes an attacker would take.
-        votes: how many passes a verdict would take.
-    """
-    if classifier.naive:
-        return False, [fail("the attack does not know of the defenses: this is not robustness")]
-    if classifier.averages:
-        return False, [warn("the defense is random: every verdict is one more draw")]
-    so = f"gradients are averaged over {eot} passes, and a verdict is the majority of {votes}"
-    if classifier.randomized:
-        return True, [warn(f"the defense is random: {so}")]
-    first = clean[:_PROBE]
-    again = predict(classifier, x[:_PROBE], settings)
-    both = torch.isfinite(again) & torch.isfinite(first)
-    apart = torch.where(both, (again - first).abs(), 0)
-    if not bool((apart > 1e-4 * torch.where(both, first.abs(), 0).max()).any()):
-        return False, []
-    return True, [warn(f"the model is random: {so}; another run can give another figure")]
-
-
-def are_probabilities(clean: Tensor) -> bool:
-    """Do all outputs (N, K) lie in [0, 1] and sum to 1?"""
-    finite = clean[torch.isfinite(clean).all(1)]
-    sums = (finite.sum(1) - 1).abs() < 1e-3
-    return bool(len(finite) and ((finite >= 0) & (finite <= 1)).all() and sums.all())
-
-
-def about_outputs(clean: Tensor, y: Tensor) -> list[Doubt]:
+def _about_outputs(seen: Evidence) -> list[Doubt]:
     """Outputs for which the usual losses have no gradient."""
-    if are_probabilities(clean):
+    if seen.probabilities:
         return [
             warn(
                 "the outputs are probabilities, whose gradients vanish: searched on their "
                 "logarithms; let the model return logits"
             )
         ]
-    lead = (-margin(clean, y)).abs()
-    if bool(lead.median() > _UNDERFLOW):
+    if seen.apart > _UNDERFLOW:
         return [
             warn(
-                f"logits lie {float(lead.median()):.3g} apart, where cross-entropy has no "
+                f"logits lie {seen.apart:.3g} apart, where cross-entropy has no "
                 "gradient: searched on rescaled logits"
             )
         ]
     return []
 
 
-def about_gradients(health: Health, *, blind: bool) -> list[Doubt]:
-    """Gradients that do not tell where the margin rises.
-
-    Args:
-        health: what the probe saw.
-        blind: attacks without gradients run too.
-    """
-    if not health.hidden:
+def _about_gradients(seen: Evidence) -> list[Doubt]:
+    """Gradients that do not tell where the margin rises."""
+    health = seen.health
+    if health is None or not health.hidden:
         return []
-    seen = (
+    said = (
         f"gradients are zero on {100 * health.flat:.0f} % of the images probed"
         if health.flat > 0
         else f"gradients foretell differences of the margin with cosine {health.agreement:.2f} only"
     )
-    if blind:
-        return [warn(f"{seen}: a search without gradients was added")]
+    if seen.blind:
+        return [warn(f"{said}: a search without gradients was added")]
     say = fail if health.agreement < _LYING else warn
-    return [say(f"{seen}: add an attack without gradients, such as square")]
+    return [say(f"{said}: add an attack without gradients, such as square")]
 
 
-def about_claims(tally: Tally, disagreed: int, unverified: int) -> list[Doubt]:
-    """Adversarial examples that did not hold, and samples without a verdict.
-
-    Args:
-        tally: what was found.
-        disagreed: how often the faster copy was fooled and the original model was not.
-        unverified: how often the original model itself was not fooled when asked again.
-    """
+def _about_claims(seen: Evidence) -> list[Doubt]:
+    """Adversarial examples that did not hold, and samples without a verdict."""
     found: list[Doubt] = []
-    if unverified:
+    if seen.unverified:
         found.append(
             warn(
-                f"{unverified} adversarial examples did not fool the original model when it was "
-                "asked again, and are not counted"
+                f"{seen.unverified} adversarial examples did not fool the original model when it "
+                "was asked again, and are not counted"
             )
         )
-    if disagreed >= _FEW and disagreed > _DISAGREE * len(tally.x):
+    if seen.disagreed >= _FEW and seen.disagreed > _DISAGREE * seen.n:
         found.append(
             warn(
-                f"the faster copy and the original model disagreed on {disagreed} adversarial "
+                f"the faster copy and the original model disagreed on {seen.disagreed} adversarial "
                 "examples, which were searched again on the original"
             )
         )
-    errors = int(tally.no_verdict.sum())
-    if errors:
-        found.append(fail(f"{errors} samples have no verdict: {NOT_FINITE}"))
+    if seen.errors:
+        found.append(fail(f"{seen.errors} samples have no verdict: {NOT_FINITE}"))
     return found
 
 
-def about_search(tally: Tally, attackable: Tensor) -> list[Doubt]:
+def _about_search(seen: Evidence) -> list[Doubt]:
     """What the course of the search gives away."""
     found: list[Doubt] = []
-    n = len(attackable)
-    blindly = int(tally.blindly.sum())
-    if blindly >= _FEW and blindly > _BLINDLY_WARN * n:
-        say = fail if blindly > _BLINDLY_FAIL * n else warn
+    if seen.blindly >= _FEW and seen.blindly > _BLINDLY_WARN * seen.n:
+        say = fail if seen.blindly > _BLINDLY_FAIL * seen.n else warn
         found.append(
             say(
-                f"{blindly} samples were broken only without gradients: gradients may hide more; "
-                "give more queries or an attack made for this defense"
+                f"{seen.blindly} samples were broken only without gradients: gradients may hide "
+                "more; give more queries or an attack made for this defense"
             )
         )
-    left = tally.robust & attackable
-    rising = int((tally.rising & left).sum())
-    if rising >= _FEW and rising > _RISING * int(left.sum()):
+    if seen.rising >= _FEW and seen.rising > _RISING * seen.left:
         found.append(
             warn(
-                f"on {rising} of {int(left.sum())} survivors the loss was still rising when the "
+                f"on {seen.rising} of {seen.left} survivors the loss was still rising when the "
                 "search ended: give more steps"
             )
         )

@@ -7,11 +7,10 @@ other (Athalye et al. 2018, arXiv:1802.00420, section 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from robustbench_lite.evidence import Health
 from robustbench_lite.loss import margin
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
@@ -20,27 +19,6 @@ IMAGES = 8
 _DIRECTIONS = 8
 _NOISE = 4 / 255
 _LENGTH = 0.5 / 255  # of a difference, each way: the margin of a deep net bends soon
-_SOUND = 0.9  # 16 sound nets have .93 and more, quantised, JPEG and k-WTA ones under .5
-_FLAT = 0.5  # share of images without a gradient
-
-
-@dataclass(frozen=True)
-class Health:
-    """What the probe saw.
-
-    Attributes:
-        agreement: mean cosine between differences of the margin and what gradients foretell, 1 for
-            a smooth model; 0 where there is no gradient.
-        flat: share of the images at which the gradient is zero.
-    """
-
-    agreement: float
-    flat: float
-
-    @property
-    def hidden(self) -> bool:
-        """Do gradients mislead?"""
-        return self.agreement < _SOUND or self.flat > _FLAT
 
 
 def health_of(passes: Passes, x: Tensor, keys: Tensor) -> Health:
@@ -70,6 +48,7 @@ def health_of(passes: Passes, x: Tensor, keys: Tensor) -> Health:
     return Health(
         agreement=float(_cosines(ahead - behind, foretold).mean()),
         flat=float((slopes == 0).flatten(1).all(1).float().mean()),
+        images=len(x),
     )
 
 

@@ -7,8 +7,36 @@ from torch import Tensor
 
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import InputError, WrongModelError
+from robustbench_lite.evidence import Randomness
 from robustbench_lite.rng import Rng
 from robustbench_lite.running import Settings, halved, is_of_memory
+
+_PROBE = 32
+
+
+def randomness_of(
+    classifier: Classifier, x: Tensor, clean: Tensor, settings: Settings
+) -> Randomness:
+    """Is the classifier random: does it say so, or answer otherwise when asked again?
+
+    Args:
+        classifier: which one.
+        x: (N, C, H, W) images.
+        clean: (N, K) what it answered about them.
+        settings: how it was asked.
+    """
+    if classifier.naive:  # who does not know of the defenses does not know that they are random
+        return Randomness.NONE
+    if classifier.averages:
+        return Randomness.AVERAGED
+    if classifier.randomized:
+        return Randomness.DECLARED
+    first = clean[:_PROBE]
+    again = predict(classifier, x[:_PROBE], settings)
+    both = torch.isfinite(again) & torch.isfinite(first)
+    apart = torch.where(both, (again - first).abs(), 0)
+    changed = apart > 1e-4 * torch.where(both, first.abs(), 0).max()
+    return Randomness.FOUND if bool(changed.any()) else Randomness.NONE
 
 
 def predict(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite import doubts
 from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, as_logarithms, borrowed, in_logs
 from robustbench_lite.data import Dataset, checked_for, content_of
+from robustbench_lite.doubts import EOT, VOTES, doubts_of
 from robustbench_lite.engine import Work, attack_all
 from robustbench_lite.errors import InputError
+from robustbench_lite.evidence import Health, Randomness
 from robustbench_lite.fit import as_seen, check_fit
 from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.health import IMAGES, health_of
-from robustbench_lite.inference import predict
+from robustbench_lite.inference import predict, randomness_of
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import reached, span_of
+from robustbench_lite.loss import are_probabilities, margin, reached, span_of
 from robustbench_lite.passes import Passes
 from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
@@ -32,8 +32,6 @@ from robustbench_lite.running import Precision, Progress, Settings, cuda_devices
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
 
-_EOT = 20
-_VOTES = 50  # a single pass broke .59 of a random net of which the majority broke .34
 _RETRIES = 3  # of an attack on a random model whose claims do not hold
 _EXAMPLES = 32
 
@@ -119,28 +117,25 @@ class _Judge:
         self.started = time.perf_counter()
         self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
         everybody = torch.arange(len(data))
-        self.random = self.draws = False
+        self.votes = 1
         clean = self._answers(data.x, everybody, "clean", 0)
         self.classes = clean.shape[1]
         checked_for(data, self.classes)
-        self.random, self.doubts = doubts.about_randomness(
-            classifier, data.x, clean, settings, _EOT, _VOTES
-        )
+        self.randomness = randomness_of(classifier, data.x, clean, settings)
+        self.random = self.randomness in (Randomness.DECLARED, Randomness.FOUND)
         self.draws = self.random or (classifier.randomized and not classifier.averages)
-        self.votes = _VOTES if self.draws else 1
+        self.votes = VOTES if self.draws else 1
         finite = torch.isfinite(clean).all(1)
         correct = clean.argmax(1) == data.y
         if self.draws:
-            right = self._counted(
-                data.x, everybody, "clean", lambda logits: logits.argmax(1) == data.y
-            )
-            correct = right * 2 > _VOTES
+            votes = self._votes(data.x, everybody, "clean")
+            correct = torch.stack([v.argmax(1) == data.y for v in votes]).sum(0) * 2 > VOTES
         self.tally = Tally(threat, data.x, correct & finite, finite)
-        self.doubts += doubts.about_chance(self.tally.correct, self.classes)
-        self.doubts += doubts.about_outputs(clean, data.y)
-        self.logarithms = doubts.are_probabilities(clean) and not (
-            classifier.randomized or classifier.averages
-        )
+        self.probabilities = are_probabilities(clean)
+        apart = margin(clean, data.y).abs()[finite]
+        self.apart = float(apart.median()) if len(apart) else 0.0
+        self.health: Health | None = None
+        self.logarithms = self.probabilities and not (classifier.randomized or classifier.averages)
         self.span = span_of(as_logarithms(clean) if self.logarithms else clean)
         self.targets = data.y
         self.attackable = self.tally.correct.clone()
@@ -156,12 +151,10 @@ class _Judge:
         keys = numbered(self.keys, numbers)[rows]
         return predict(self.classifier, images, self.settings, keys)
 
-    def _counted(
-        self, images: Tensor, rows: Tensor, occasion: str, holds: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """(M,) for how many of the votes on images (M, ...) of the samples `rows` `holds` is so."""
-        votes = [holds(self._answers(images, rows, occasion, i + 1)) for i in range(self.votes)]
-        return torch.stack(votes).sum(0)
+    def _votes(self, images: Tensor, rows: Tensor, occasion: str) -> Iterator[Tensor]:
+        """(M, K) the logits of images (M, ...) of the samples `rows`, once a vote."""
+        for number in range(1, self.votes + 1):
+            yield self._answers(images, rows, occasion, number)
 
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_EXAMPLES].to(self.settings.device)
@@ -198,13 +191,12 @@ class _Judge:
         some = self.keys.argsort()[:IMAGES]  # whatever the order of the samples
         asked = Passes(fast, IMAGES)
         try:
-            health = health_of(asked, self.data.x[some].to(self.settings.device), self.keys[some])
+            near = self.data.x[some].to(self.settings.device)
+            self.health = health_of(asked, near, self.keys[some])
         except RuntimeError as error:
             halved(replace(self.settings, batch_size=1), error)
             raise
-        blind = any(attack.needs is not Access.GRADIENTS for attack in attacks)
-        self.doubts += doubts.about_gradients(health, blind=blind)
-        return health.hidden
+        return self.health.hidden
 
     def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
         """Attack, verify, and attack again where a claim does not hold."""
@@ -238,7 +230,7 @@ class _Judge:
             budget=self.tally.best.budget[rows],
             classes=self.classes,
             targeted=isinstance(self.goal, Targeted),
-            eot=_EOT if self.random else 1,
+            eot=EOT if self.random else 1,
             surrogate=self.source,
             span=self.span[rows],
         )
@@ -267,18 +259,29 @@ class _Judge:
         for part in torch.split(claimed, self.settings.width):  # copies of few images at a time
             at, adv = rows[part], claims.adv[part]
             images = self.threat.render(self.data.x[at], adv)
-            reach = partial(reached, y=self.targets[at], targeted=targeted)
-            count = self._counted(images, at, occasion, reach)
+            y, votes = self.targets[at], list(self._votes(images, at, occasion))
+            hits = torch.stack([reached(v, y, targeted=targeted) for v in votes])
             boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
-            holds = (count * 2 > self.votes) & boxed
+            holds = (hits.sum(0) * 2 > self.votes) & boxed
             verified[part] = holds
-            self.tally.keep(attack, at[holds], adv[holds])
+            first = hits.int().argmax(0)  # of the votes that count
+            label = torch.stack(votes).argmax(2)[first, torch.arange(len(at))]
+            self.tally.keep(attack, at[holds], adv[holds], label[holds])
         return verified
 
     def _outcome(self, plan: Plan) -> Outcome:
         tally = self.tally
-        self.doubts += doubts.about_claims(tally, self.disagreed, self.unverified)
-        self.doubts += doubts.about_search(tally, self.attackable)
+        evidence = replace(
+            tally.evidence(self.classes, self.attackable),
+            naive=self.classifier.naive,
+            randomness=self.randomness,
+            probabilities=self.probabilities,
+            apart=self.apart,
+            health=self.health,
+            blind=any(a.needs is not Access.GRADIENTS for a in self.ran),
+            disagreed=self.disagreed,
+            unverified=self.unverified,
+        )
         images = self.threat.render(self.data.x, tally.best.adv)
         return Outcome(
             model=self.classifier.name,
@@ -290,7 +293,8 @@ class _Judge:
             seconds=time.perf_counter() - self.started,
             records=tally.records(self.data.ids, self.data.y),
             adversarials=torch.where(tally.broken.reshape(-1, 1, 1, 1), images, self.data.x),
-            doubts=tuple(self.doubts),
+            evidence=evidence,
+            doubts=doubts_of(evidence),
             steps=max((a.steps for a in self.ran if a.needs is Access.GRADIENTS), default=0),
             precision=self.settings.precision,
         )

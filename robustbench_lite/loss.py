@@ -100,3 +100,10 @@ def _dlr(logits: Tensor, y: Tensor, targeted: bool) -> Tensor:
     top = logits.topk(needed, dim=1).values
     low = (top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2]
     return margin(logits, y) / (top[:, 0] - low).clamp(min=1e-12)
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Do all outputs (N, K) lie in [0, 1] and sum to 1?"""
+    finite = logits[torch.isfinite(logits).all(1)]
+    sums = (finite.sum(1) - 1).abs() < 1e-3
+    return bool(len(finite) and ((finite >= 0) & (finite <= 1)).all() and sums.all())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
+from robustbench_lite.evidence import Evidence
 from robustbench_lite.running import Precision
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp, Threat
@@ -36,6 +37,8 @@ class Record:
         gap: where it stayed robust, how near an attack at fixed eps came: the least lead of its
             class over the others, in units of the span of the image's own logits; None where
             nothing was seen.
+        reached: the class that the original model gives the best adversarial example, None where
+            there is none.
         trace: the course of the attack, where it tells one (a learning curve, say).
         error: why this sample has no verdict, "" where it has one. It counts as not robust.
     """
@@ -50,6 +53,7 @@ class Record:
     attack: str
     error: str
     gap: float | None = None
+    reached: int | None = None
     trace: tuple[float, ...] = ()
 
 
@@ -68,7 +72,8 @@ class Outcome:
         records: one a sample, in the data's order.
         adversarials: (N, C, H, W) the verified adversarial example within the threat, the image
             itself where there is none.
-        doubts: reasons not to trust the figures; empty is good.
+        evidence: what was seen that tells how far the figures can be trusted.
+        doubts: reasons not to trust them; empty is good.
         steps: the most that one of the gradient attacks made; 0 where there was none.
         precision: of the search.
     """
@@ -82,6 +87,7 @@ class Outcome:
     seconds: float
     records: tuple[Record, ...]
     adversarials: Tensor = field(repr=False, compare=False)
+    evidence: Evidence
     doubts: tuple[Doubt, ...] = ()
     steps: int = 0
     precision: Precision = Precision.FLOAT32

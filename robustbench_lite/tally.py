@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attack import Attack, Stage
+from robustbench_lite.doubts import NOT_FINITE
+from robustbench_lite.evidence import Evidence
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.results import Record
 from robustbench_lite.threat import Access, Lp, Threat
@@ -16,7 +18,6 @@ from robustbench_lite.threat import Access, Lp, Threat
 _UNLIMITED = 2**62
 _ROSE = 0.05
 _LONG = 20  # steps of a run whose last ten are not most of it
-NOT_FINITE = "the model returned NaN or infinite logits"
 
 
 class Tally:
@@ -30,6 +31,7 @@ class Tally:
 
     Attributes:
         best: the smallest verified example, and what was asked in all.
+        label: (N,) the class that the model gives the best example; -1 where there is none.
         broken: (N,) bool: a verified example lies within the threat.
         broken_by: the attack that found it, "" where there is none.
         blindly: (N,) bool: broken without gradients, after gradients had failed.
@@ -41,6 +43,7 @@ class Tally:
         n = len(x)
         self.threat, self.x, self.correct, self.finite = threat, x, correct, finite
         self.best = Ledger.blank(threat, x, torch.full((n,), threat.queries or _UNLIMITED))
+        self.label = torch.full((n,), -1)
         self.broken = torch.zeros(n, dtype=torch.bool)
         self.broken_by = [""] * n
         self.blindly = torch.zeros(n, dtype=torch.bool)
@@ -84,12 +87,15 @@ class Tally:
             if course:
                 self.traces[i] = tuple(v for v in course if not math.isnan(v))
 
-    def keep(self, attack: Attack, at: Tensor, adv: Tensor) -> None:
-        """Verified examples `adv` (M, ...) of the samples `at` (M,): the smallest count."""
+    def keep(self, attack: Attack, at: Tensor, adv: Tensor, label: Tensor) -> None:
+        """Verified examples `adv` (M, ...) of the samples `at` (M,): the smallest count.
+
+        `label` (M,) is the class that the original model gives them.
+        """
         size = self.threat.size(self.x[at], adv)
         better = size < self.best.size[at]
         at, adv, size = at[better], adv[better], size[better]
-        self.best.adv[at], self.best.size[at] = adv, size
+        self.best.adv[at], self.best.size[at], self.label[at] = adv, size, label[better]
         inside = at[self.threat.contains(self.x[at], adv)]
         new = inside[~self.broken[inside]]
         for i in new.tolist():
@@ -108,6 +114,19 @@ class Tally:
         """(N,) bool."""
         return self.correct & ~self.broken & ~self.no_verdict
 
+    def evidence(self, classes: int, attackable: Tensor) -> Evidence:
+        """What the rows tell of how far they can be trusted; `attackable` (N,) bool had to run."""
+        left = self.robust & attackable
+        return Evidence(
+            n=len(self.x),
+            classes=classes,
+            correct=int(self.correct.sum()),
+            errors=int(self.no_verdict.sum()),
+            blindly=int(self.blindly.sum()),
+            left=int(left.sum()),
+            rising=int((self.rising & left).sum()),
+        )
+
     def records(self, ids: Sequence[str], labels: Tensor) -> tuple[Record, ...]:
         """One record a sample."""
         best = self.best
@@ -120,6 +139,7 @@ class Tally:
             best.queries,
             best.backwards,
             best.gap,
+            self.label,
         )
         rows = zip(ids, *(column.tolist() for column in columns), strict=True)
         return tuple(
@@ -134,9 +154,19 @@ class Tally:
                 attack=self.broken_by[i],
                 error=NOT_FINITE if error else "",
                 gap=gap if holds and gap < math.inf else None,
+                reached=reached if reached >= 0 else None,
                 trace=self.traces.get(i, ()),
             )
-            for i, (key, label, right, holds, error, size, queries, backwards, gap) in enumerate(
-                rows
-            )
+            for i, (
+                key,
+                label,
+                right,
+                holds,
+                error,
+                size,
+                queries,
+                backwards,
+                gap,
+                reached,
+            ) in enumerate(rows)
         )

@@ -170,7 +170,7 @@ def test_a_random_model_is_broken_by_the_majority_only(monkeypatch: pytest.Monke
     outcome = evaluate(model, attack, threat, problem.data)
     assert outcome.clean_accuracy == outcome.robust_accuracy == 1.0
     assert "the model is random" in whys(outcome)
-    monkeypatch.setattr(judge, "_VOTES", 1)
+    monkeypatch.setattr(judge, "VOTES", 1)
     single = evaluate(model, attack, threat, problem.data)
     assert single.robust_accuracy < 0.8
 
