@@ -76,7 +76,7 @@ class Dataset:
         """
         rank: Counter[int] = Counter()
         chosen = []
-        order = sorted(range(len(self)), key=lambda i: _rank(seed, self.ids[i]))
+        order = sorted(range(len(self)), key=lambda i: rank_of(seed, self.ids[i]))
         for i in order:
             label = int(self.y[i])
             if rank[label] < n:
@@ -100,11 +100,12 @@ class Dataset:
         """
         if n < 1:
             raise InputError(f"n is {n}; evaluate 1 sample or more")
-        ranked = sorted(range(len(self)), key=lambda i: _rank(seed, self.ids[i]))
+        ranked = sorted(range(len(self)), key=lambda i: rank_of(seed, self.ids[i]))
         return self.take(sorted(ranked[:n]))
 
 
-def _rank(seed: int, sample_id: str) -> bytes:
+def rank_of(seed: int, sample_id: str) -> bytes:
+    """What samples are drawn by: the least come first."""
     return hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from robustbench_lite.evidence import Evidence, Randomness
 from robustbench_lite.stats import wilson
 from robustbench_lite.trust import Doubt, fail, warn
@@ -133,3 +135,27 @@ def _about_search(seen: Evidence) -> list[Doubt]:
             )
         )
     return found
+
+
+def too_short(runs: Sequence[tuple[int, int, str]], n: int) -> list[Doubt]:
+    """A single step that breaks more than many do: their gradients lead nowhere.
+
+    Args:
+        runs: of each attack its gradient steps (0 for none), the samples that it left broken, its
+            name.
+        n: number of samples.
+    """
+    single = [broken for steps, broken, _ in runs if steps == 1]
+    many = [(broken, attack) for steps, broken, attack in runs if steps > 1]
+    if not single or not many:
+        return []
+    most, attack = max(many, key=lambda run: run[0])
+    more = max(single) - most
+    if more < _FEW or more <= _DISAGREE * n:
+        return []
+    return [
+        warn(
+            f"a single step broke {more} samples more than {attack} did, so that gradients "
+            "lead astray after it: add restarts or an attack without gradients"
+        )
+    ]

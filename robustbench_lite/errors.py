@@ -3,17 +3,26 @@
     RblError                 everything that the package raises on purpose
       InputError             a value, a file or a name that the user gave
         UnsupportedError     parts that do not fit together, as an attack and a norm
+        DamagedError         a stored file that is not what was written
       WrongModelError        the classifier broke its contract (logits of the wrong shape)
+      IncompleteError        something could not be computed or stored; the rest is sound
 
 Each message is one sentence that names the cause and one that names the remedy.
 """
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class RblError(Exception):
-    """An error with a message meant for the user."""
+    """An error with a message meant for the user.
+
+    Attributes:
+        exit_code: what the command line ends with.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class InputError(RblError, ValueError):
@@ -22,6 +31,16 @@ class InputError(RblError, ValueError):
 
 class UnsupportedError(InputError):
     """The parts are fine by themselves but do not fit together."""
+
+
+class DamagedError(InputError):
+    """A stored file is not what was written."""
+
+
+class IncompleteError(RblError):
+    """Something could not be computed or stored; what is stored is sound, and the rest resumes."""
+
+    exit_code = 6
 
 
 class WrongModelError(RblError):

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     DATA = "data"
     ARCHITECTURES = "architectures"
     THREATS = "threats"
+    SUITES = "suites"
 
 
 @cache

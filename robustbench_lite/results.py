@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.data import Dataset
+from robustbench_lite.doubts import too_short
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Evidence
 from robustbench_lite.running import Precision
 from robustbench_lite.stats import wilson
 from robustbench_lite.threat import Lp, Threat
-from robustbench_lite.trust import Doubt, Trust, least, warn
+from robustbench_lite.trust import Doubt, Trust, least
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
     same = {(o.model, o.threat, tuple(r.id for r in o.records)) for o in outcomes}
     if len(same) > 1:
         raise InputError("outcomes of different models, threats or samples cannot be combined")
+    lost = [(o.steps, sum(not r.robust for r in o.records), o.attack) for o in outcomes]
     adversarials = first.adversarials.clone()
     records = []
     for i, found in enumerate(zip(*(o.records for o in outcomes), strict=True)):
@@ -235,26 +237,11 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
         seconds=sum(o.seconds for o in outcomes),
         records=tuple(records),
         adversarials=adversarials,
-        doubts=tuple(dict.fromkeys([*(d for o in outcomes for d in o.doubts), *_short(outcomes)])),
+        doubts=tuple(
+            dict.fromkeys([*(d for o in outcomes for d in o.doubts), *too_short(lost, first.n)])
+        ),
         steps=max(o.steps for o in outcomes),
     )
-
-
-def _short(outcomes: Sequence[Outcome]) -> list[Doubt]:
-    """A single step that breaks more than many do: their gradients lead nowhere."""
-    single, many = ([o for o in outcomes if o.steps in steps] for steps in ((1,), range(2, 2**31)))
-    if not single or not many:
-        return []
-    best = min(many, key=lambda o: o.robust_accuracy)
-    more = round(best.n * (best.robust_accuracy - min(o.robust_accuracy for o in single)))
-    if more < 2 or more <= 0.002 * best.n:
-        return []
-    return [
-        warn(
-            f"a single step broke {more} samples more than {best.attack} did, so that gradients "
-            "lead astray after it: add restarts or an attack without gradients"
-        )
-    ]
 
 
 def as_bytes(outcome: Outcome, data: Dataset) -> tuple[Tensor, Tensor]:

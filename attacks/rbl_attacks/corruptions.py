@@ -17,11 +17,12 @@ from robustbench_lite.threat import Access, Threat
 
 @dataclass(frozen=True)
 class Queue:
-    """The proposal, and how many have been asked about."""
+    """The proposal, how many have been asked about, and which fooled (NaN: not asked yet)."""
 
     adv: Tensor
     turn: Tensor
     done: Tensor
+    trace: Tensor
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Corruptions(Attack):
 
     So the size that it finds is the least severity that some corruption needs, and robust accuracy
     is the worst case over the kinds. The paper reports the mean error over kinds and severities
-    instead: name one kind at a time for that.
+    instead: `stop=False` asks about all of them and puts on record which ones fooled.
 
     Args:
         steps: queries at the most; 75 ask about everything once, of one draw.
         kinds: names of corruptions separated by commas; empty for all 15.
         draws: random draws of each corruption.
+        stop: leave at the first that fools.
     """
 
     needs = Access.DECISIONS
@@ -44,6 +46,7 @@ class Corruptions(Attack):
     steps: int = 75
     kinds: str = ""
     draws: Annotated[int, Field(ge=1)] = 1
+    stop: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +61,9 @@ class Corruptions(Attack):
     def start(self, oracle: Oracle[Corruption], x: Tensor, y: Tensor, rng: Rng) -> Queue:
         """The first kind at severity 1."""
         turn = torch.zeros_like(y)
-        return Queue(self._proposal(x, turn), turn, turn.bool())
+        kept = 0 if self.stop else len(self._names()) * self.draws * oracle.threat.severity
+        trace = x.new_full((len(x), kept), torch.nan)
+        return Queue(self._proposal(x, turn), turn, turn.bool(), trace)
 
     def step(
         self, oracle: Oracle[Corruption], x: Tensor, y: Tensor, rng: Rng, state: Queue
@@ -67,7 +72,10 @@ class Corruptions(Attack):
         hit = oracle.fools(state.adv)
         turn = state.turn + 1
         last = len(self._names()) * self.draws * oracle.threat.severity
-        return Queue(self._proposal(x, turn.clamp(max=last - 1)), turn, hit | (turn >= last))
+        now = torch.arange(state.trace.shape[1], device=x.device) == state.turn[:, None]
+        trace = torch.where(now, hit[:, None].to(x.dtype), state.trace)
+        done = (hit & self.stop) | (turn >= last)
+        return Queue(self._proposal(x, turn.clamp(max=last - 1)), turn, done, trace)
 
     def _names(self) -> list[str]:
         return self.kinds.split(",") if self.kinds else list(KINDS)

@@ -31,7 +31,8 @@ def _run() -> int:
     try:
         return app(standalone_mode=False) or 0
     except RblError as error:
-        return _complain(str(error))
+        _complain(str(error))
+        return error.exit_code
     except Exit as leave:
         return leave.exit_code
     except Exception as error:

@@ -100,7 +100,7 @@ def attack(
     attacks = attacks or [options.VERDICT]
     efforts = options.with_effort(attacks, effort)
 
-    from robustbench_lite.cli import screen
+    from robustbench_lite.cli import progress, screen
     from robustbench_lite.results import worst_case
     from robustbench_lite.sweep import sweep
 
@@ -118,7 +118,7 @@ def attack(
     samples = options.data_of(data, n, seed, profile)
     curves = []
     for name, plan in zip(attacks, plans, strict=True):
-        with screen.watching(name) as report:
+        with progress.watching(name) as report:
             curves.append(
                 sweep(
                     classifier,

@@ -48,11 +48,11 @@ def certify(
         raise InputError("--eps inf is no radius that can be proven; give numbers such as 0,0.5,1")
 
     from robustbench_lite.certificate import certify as prove
-    from robustbench_lite.cli import screen
+    from robustbench_lite.cli import progress, screen
 
     classifier, profile = options.model_of(model, options.device_of(device))
     samples = options.data_of(data, n, seed, profile)
-    with screen.counting(model) as report:
+    with progress.counting(model) as report:
         proven = prove(classifier, samples, seed=seed, batch_size=batch_size, report=report)
     if json_file is not None:
         files.write_whole({json_file: _as_json(proven, radii)})

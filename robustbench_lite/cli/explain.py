@@ -48,7 +48,7 @@ def explain(
     distance = None if eps is None else options.number(eps, "--eps")
     given = options.settings(values, "--set")
 
-    from robustbench_lite.cli import screen
+    from robustbench_lite.cli import progress, screen
     from robustbench_lite.explanation import explain as look
     from robustbench_lite.judge import evaluate
     from robustbench_lite.picture import draw
@@ -61,7 +61,7 @@ def explain(
     threats.check_supported({attack: plan}, asked)
     threats.check_access({attack: plan}, asked, classifier)
     chosen = options.data_of(data, n, seed, profile)
-    with screen.watching(attack) as report:
+    with progress.watching(attack) as report:
         outcome = evaluate(
             classifier,
             plan,

@@ -1,159 +1,149 @@
-"""`rbl leaderboard`: several models under several attacks, ranked by the worst case."""
+"""`rbl leaderboard` and `rbl compare`: what a folder of results says."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options, threats
+from robustbench_lite.cli import files
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
+    from robustbench_lite.leaderboard import Board
 
-    from robustbench_lite.leaderboard import Row
+Folder = Annotated[Path, typer.Argument(help="A folder that rbl bench wrote.")]
+SuiteName = Annotated[
+    str | None, typer.Option("--suite", help="Only this suite.", show_default="all")
+]
+DataName = Annotated[
+    str | None, typer.Option("--data", "-d", help="Only this data set.", show_default="all")
+]
+
+
+class Format(StrEnum):
+    """How tables are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    HTML = "html"
 
 
 def leaderboard(
-    models: Annotated[
-        str,
-        typer.Option("--models", help="Names, files or patterns as mnist-*, separated by commas."),
-    ],
-    attacks: Annotated[
-        str, typer.Option("--attacks", help="Names, separated by commas.")
-    ] = options.VERDICT,
-    effort: options.Effort = None,
-    data: options.Data = None,
-    norm: options.NormName = None,
-    eps: options.Eps = None,
-    threat: options.ThreatName = None,
-    n: options.Samples = 1000,
-    batch_size: options.Width = "256",
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.PrecisionName = "float32",
-    compiled: options.Compiled = False,
-    json_file: options.JsonFile = None,
+    folder: Folder,
+    suite: SuiteName = None,
+    data: DataName = None,
+    style: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = (
+        Format.TABLE
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write to this file.", show_default="the terminal"),
+    ] = None,
+    no_time: Annotated[
+        bool,
+        typer.Option("--no-time", help="Leave out what the clock decides: the rest never differs."),
+    ] = False,
 ) -> None:
-    """Attack several models and rank them by the per-sample worst case."""
-    files.check_writable(json_file, "--json")
-    options.positive(n, "--n")
-    width, rounding = options.width_of(batch_size), options.precision_of(precision)
-    distance = None if eps is None else options.number(eps, "--eps")
-    names, specs = _split(attacks, "--attacks"), _split(models, "--models")
-    efforts = options.with_effort(names, effort)
+    """Rank the models of a folder by their worst case, with ties where chance may decide."""
+    files.check_writable(out, "--out")
+    if style is Format.TABLE and out is not None:
+        raise InputError("--format table is for the terminal; give csv, markdown or another one")
 
-    from robustbench_lite.cli import screen
-    from robustbench_lite.cli.attack import as_json
-    from robustbench_lite.judge import evaluate
-    from robustbench_lite.leaderboard import ranked
+    from robustbench_lite.cli import boards as tables
 
-    plans = [options.plan_of(name, settings) for name, settings in efforts.items()]
-    where = options.device_of(device)
-    entries = [options.model_of(spec, where) for spec in _matching(specs)]
-    if len({classifier.name for classifier, _ in entries}) < len(entries):
-        raise InputError(
-            "--models has two models whose cards give them the same name; change one card's name"
-        )
-    other = None if threat is None else threats.other_than_a_norm(threat, norm, eps)
-    jobs = [
-        (
-            classifier,
-            other or threats.threat_of(norm, distance, profile),
-            options.data_of(data, n, seed, profile),
-        )
-        for classifier, profile in entries
-    ]
-    if len({(samples.ids, asked) for _, asked, samples in jobs}) > 1:
-        raise InputError(
-            "the models' cards name different data or threats, which cannot be ranked together; "
-            "give --data, --norm and --eps"
-        )
-    by_name = dict(zip(names, plans, strict=True))
-    threats.check_supported(by_name, jobs[0][1])
-    for classifier, asked, _ in jobs:
-        threats.check_access(by_name, asked, classifier)
-    outcomes = []
-    for classifier, asked, samples in jobs:
-        for name, plan in zip(names, plans, strict=True):
-            with screen.watching(f"{classifier.name} {name}") as report:
-                outcomes.append(
-                    evaluate(
-                        classifier,
-                        plan,
-                        asked,
-                        samples,
-                        seed=seed,
-                        batch_size=width,
-                        precision=rounding,
-                        compiled=compiled,
-                        report=report,
-                    )
-                )
-    if json_file is not None:
-        files.write_whole({json_file: as_json(outcomes)})
-    rows = ranked(outcomes)
-    first = rows[0].worst
-    threatened, numbers = screen.distance(first.threat), screen.numbers_of(first)
-    title = f"{first.data}, {first.n} samples, {threatened}, {numbers}"
-    screen.show_table(title, _table(rows, names))
-    screen.show_doubts([row.worst for row in rows])
+    boards = chosen(folder, suite, data)
+    if style is Format.TABLE:
+        tables.show(boards, time=not no_time)
+        return
+    writers = {
+        Format.CSV: tables.as_csv,
+        Format.JSON: tables.as_json,
+        Format.MARKDOWN: tables.as_markdown,
+        Format.LATEX: tables.as_latex,
+    }
+    if style is Format.HTML:
+        from robustbench_lite.cli.plot import as_page
+
+        text = as_page(boards, time=not no_time)
+    else:
+        text = writers[style](boards, time=not no_time)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        files.write_whole({out: text.encode()})
 
 
-def _split(text: str, option: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise InputError(f"{option} is empty; name one or more, separated by commas")
-    if len(set(names)) < len(names):
-        raise InputError(f"{option} names something twice; name each once")
-    return names
+def chosen(folder: Path, suite: str | None, data: str | None) -> Sequence[Board]:
+    """The leaderboards of a folder, or those of one suite and data set.
+
+    Raises:
+        InputError: there are none.
+    """
+    from robustbench_lite.leaderboard import boards_in
+    from robustbench_lite.store import Store
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give one that rbl bench wrote")
+    every = boards_in(Store(folder))
+    fitting = [b for b in every if suite in (None, b.suite) and data in (None, b.data)]
+    if not fitting:
+        known = ", ".join(dict.fromkeys(f"{b.suite} on {b.data}" for b in every))
+        raise InputError(f"{folder} has nothing of that suite and data; there is {known}")
+    return fitting
 
 
-def _matching(specs: Sequence[str]) -> list[str]:
-    """The models of names and patterns, each once."""
-    from fnmatch import fnmatchcase
-
-    from robustbench_lite.models import is_source
-    from robustbench_lite.registry import Kind, registered
-
-    found: dict[str, None] = {}
-    for spec in specs:
-        name, plus, defenses = spec.partition("+")
-        if "*" not in name:
-            found[spec] = None
-            continue
-        near = [n for n in registered(Kind.MODELS) if fnmatchcase(n, name)]
-        known = [n for n in near if not is_source(n)]
-        if not known:
-            raise InputError(f"--models {spec!r} matches no model; see rbl list models")
-        found |= {f"{n}{plus}{defenses}": None for n in known}
-    return list(found)
-
-
-def _table(rows: Sequence[Row], attacks: Sequence[str]) -> Table:
+def compare(
+    a: Annotated[str, typer.Argument(help="A model of the folder.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="Another one.", metavar="B")],
+    folder: Annotated[
+        Path, typer.Option("--runs", "-r", help="A folder that rbl bench wrote.")
+    ] = Path("runs"),
+    suite: SuiteName = None,
+    data: DataName = None,
+    show: Annotated[int, typer.Option("--show", help="Flipped samples to name.")] = 10,
+) -> None:
+    """How much less robust is B than A, sample by sample, and can chance explain it?"""
     from rich.table import Table
 
+    from robustbench_lite.cli import boards as tables
     from robustbench_lite.cli import screen
+    from robustbench_lite.comparison import compared
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("model", overflow="fold", min_width=16)
-    several = len(attacks) > 1
-    shares = [*(f"{a} %" for a in attacks), *(["worst %"] if several else [])]
-    for name in ("clean %", *shares, "95 % CI", "trust", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for rank, row in enumerate(rows, 1):
-        table.add_row(
-            str(rank),
-            row.model,
-            screen.percent(row.worst.clean_accuracy),
-            *(screen.percent(o.robust_accuracy) for o in row.outcomes),
-            *([screen.percent(row.worst.robust_accuracy)] if several else []),
-            screen.interval(*row.worst.robust_ci95),
-            screen.trust(row.worst.trust),
-            f"{row.worst.seconds:.1f}",
-        )
-    return table
+    boards = [
+        board for board in chosen(folder, suite, data) if {a, b} <= {r.model for r in board.rows}
+    ]
+    if not boards:
+        raise InputError(f"{a} and {b} are not on one leaderboard in {folder}; run both in a suite")
+    for board in boards:
+        found = compared(board, a, b)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("what", no_wrap=True)
+        heads = (f"{a} %", f"{b} %", "drop", "95 % CI", f"only {a}", f"only {b}", "p")
+        for head in heads:
+            table.add_column(head, justify="right", no_wrap=True)
+        for pair in found.pairs:
+            low, high = pair.ci95
+            table.add_row(
+                pair.name,
+                screen.percent(pair.before),
+                screen.percent(pair.after),
+                f"{100 * pair.drop:+.1f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+                str(pair.lost),
+                str(pair.gained),
+                f"{pair.p:.2g}",
+            )
+        screen.show_table(tables.title(board), table)
+        out = screen.console()
+        for name, samples in ((a, found.only_a), (b, found.only_b)):
+            if samples and show:
+                more = ", ..." if len(samples) > show else ""
+                out.print(f"robust with {name} only: {', '.join(samples[:show])}{more}")

@@ -113,7 +113,7 @@ def learn(
 
     from robustbench_lite import models, registry
     from robustbench_lite.card import Card, card_text
-    from robustbench_lite.cli import screen
+    from robustbench_lite.cli import progress, screen
     from robustbench_lite.cli.tensorboard import writing
     from robustbench_lite.data import Split
     from robustbench_lite.defense import Training
@@ -157,7 +157,7 @@ def learn(
             f"{tuple(test.x.shape[1:])}; both must be the same square"
         )
     checkpoint = out.with_suffix(".checkpoint")
-    shown = screen.training(out.stem) if team.leads else nullcontext(_silently)
+    shown = progress.training(out.stem) if team.leads else nullcontext(_silently)
     with shown as bar, writing(tensorboard if team.leads else None, bar) as report:
         classifier, minutes = train(
             recipe,

@@ -174,6 +174,11 @@ def data_of(spec: str | None, n: int, seed: int, profile: Profile) -> Dataset:
     Raises:
         InputError: no such data, it cannot be read, or the model cannot take its images.
     """
+    return whole_data_of(spec, profile).sample(n, seed)
+
+
+def whole_data_of(spec: str | None, profile: Profile) -> Dataset:
+    """All samples of --data, by default the model's test data; raises as `data_of` does."""
     from robustbench_lite.data import checked_for
     from robustbench_lite.registry import load_data
 
@@ -188,7 +193,7 @@ def data_of(spec: str | None, n: int, seed: int, profile: Profile) -> Dataset:
             "choose other data or another model"
         )
     checked_for(data, profile.classes)
-    return data.sample(n, seed)
+    return data
 
 
 def settings(texts: list[str] | None, option: str) -> dict[str, str]:

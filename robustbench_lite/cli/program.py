@@ -2,7 +2,16 @@
 
 import typer
 
-from robustbench_lite.cli import attack, catalogue, certify, explain, leaderboard, train, validate
+from robustbench_lite.cli import (
+    attack,
+    bench,
+    catalogue,
+    certify,
+    explain,
+    leaderboard,
+    train,
+    validate,
+)
 
 app = typer.Typer(
     name="rbl",
@@ -15,7 +24,10 @@ app = typer.Typer(
 app.command("attack")(attack.attack)
 app.command("certify")(certify.certify)
 app.command("explain")(explain.explain)
+app.command("bench")(bench.bench)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("compare")(leaderboard.compare)
+app.command("merge")(bench.merge)
 app.command("train")(train.train)
 app.command("validate")(validate.validate)
 app.command("list")(catalogue.list_names)

@@ -1,32 +1,23 @@
-"""What the terminal shows: one progress line, one table."""
+"""What the terminal shows at the end: one table, and the doubts."""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robustbench_lite.cli import interrupt
 from robustbench_lite.trust import Trust
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from robustbench_lite.results import Outcome
-    from robustbench_lite.running import Progress as Stand
     from robustbench_lite.threat import Threat
-    from robustbench_lite.train import Progress as Lesson
     from robustbench_lite.trust import Doubt
-
-_PLAIN_EVERY = 10.0
 
 
 def console() -> Console:
@@ -45,135 +36,6 @@ def show_table(title: str, table: Table) -> None:
     out.width = max(out.width, out.measure(table, options=boundless).minimum)
     out.print(title, style="bold", soft_wrap=True)
     out.print(table)
-
-
-@contextmanager
-def watching(title: str) -> Iterator[Callable[[Stand], None]]:
-    """A progress bar on stderr; a line every ten seconds where stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield _plain(title)
-        return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[left]} left, {task.fields[robust]} robust so far"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with interrupt.before_leaving(_clear_line), bar:
-        task = bar.add_task(title, total=None, left="-", robust="-")
-
-        def show(stand: Stand) -> None:
-            left = stand.total - stand.done
-            bar.update(
-                task, total=stand.total, completed=stand.done, left=left, robust=stand.robust
-            )
-
-        yield show
-
-
-@contextmanager
-def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that counts samples; nothing where it is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed} of {task.total}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with interrupt.before_leaving(_clear_line), bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def waiting(title: str) -> Iterator[None]:
-    """A line on stderr while something of unknown length runs; nothing where it is no terminal."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    with interrupt.before_leaving(_clear_line), Console(stderr=True).status(title):
-        yield
-
-
-def _clear_line() -> str:
-    os.write(2, b"\r\x1b[2K\x1b[?25h")  # and show the cursor that the bar has hidden
-    return ""
-
-
-def _plain(title: str) -> Callable[[Stand], None]:
-    last = time.monotonic()
-
-    def show(stand: Stand) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_EVERY:
-            last = time.monotonic()
-            sys.stderr.write(
-                f"{title}: {stand.total - stand.done} left, {stand.robust} robust so far\n"
-            )
-
-    return show
-
-
-@contextmanager
-def training(title: str) -> Iterator[Callable[[Lesson], None]]:
-    """A progress bar on stderr; a line an epoch where stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield _plain_training(title)
-        return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("epoch {task.fields[epoch]}, loss {task.fields[loss]}{task.fields[held]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with interrupt.before_leaving(_clear_line), bar:
-        task = bar.add_task(title, total=1.0, epoch="-", loss="-", held="")
-
-        def show(lesson: Lesson) -> None:
-            bar.update(
-                task,
-                completed=lesson.done,
-                epoch=f"{lesson.epoch}/{lesson.epochs}",
-                loss=f"{lesson.loss:.3f}",
-            )
-            if lesson.clean is not None:
-                bar.update(task, held=_held_out(lesson))
-            if lesson.stopped:
-                bar.console.print(f"{title}: stopped, {lesson.stopped}", markup=False)
-
-        yield show
-
-
-def _held_out(lesson: Lesson) -> str:
-    if lesson.clean is None or lesson.robust is None:
-        return ""
-    return f", held out: clean {percent(lesson.clean)} %, robust {percent(lesson.robust)} %"
-
-
-def _plain_training(title: str) -> Callable[[Lesson], None]:
-    shown = 0
-
-    def show(lesson: Lesson) -> None:
-        nonlocal shown
-        if lesson.epoch > shown and lesson.epoch_over:
-            shown = lesson.epoch
-            sys.stderr.write(
-                f"{title}: epoch {lesson.epoch} of {lesson.epochs}, loss {lesson.loss:.3f}"
-                f"{_held_out(lesson)}\n"
-            )
-            if lesson.stopped:
-                sys.stderr.write(f"{title}: stopped, {lesson.stopped}\n")
-
-    return show
 
 
 def percent(value: float) -> str:
@@ -285,14 +147,41 @@ def trust(value: Trust) -> Text:
     return Text(str(value), style={"ok": "", "warn": "yellow", "fail": "bold red"}[value])
 
 
-def show_doubts(outcomes: Sequence[Outcome]) -> None:
+class Doubted(Protocol):
+    """What has doubts: an outcome, or a row of a leaderboard."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Reasons not to trust its figures."""
+
+
+def show_doubts(found: Sequence[Doubted]) -> None:
     """The reasons not to trust the figures, each once and of which models where there are more."""
-    models = {o.model for o in outcomes}
+    for doubt, text in _each_once(found):
+        style = "bold red" if doubt.trust is Trust.FAIL else "yellow"
+        console().print(text, style=style, soft_wrap=True)
+
+
+def doubts_told(found: Sequence[Doubted]) -> list[str]:
+    """The same as plain lines."""
+    return [text for _, text in _each_once(found)]
+
+
+def _each_once(found: Sequence[Doubted]) -> Iterable[tuple[Doubt, str]]:
+    models = {o.model for o in found}
     whose: dict[Doubt, dict[str, None]] = {}
-    for outcome in outcomes:
-        for doubt in outcome.doubts:
-            whose.setdefault(doubt, {})[outcome.model] = None
+    for one in found:
+        for doubt in one.doubts:
+            whose.setdefault(doubt, {})[one.model] = None
     for doubt, names in whose.items():
         told = f"{', '.join(names)}: " if len(models) > 1 else ""
-        style = "bold red" if doubt.trust is Trust.FAIL else "yellow"
-        console().print(f"{doubt.trust}: {told}{doubt}", style=style, soft_wrap=True)
+        yield doubt, f"{doubt.trust}: {told}{doubt}"
+
+
+def note(text: str) -> None:
+    """A line on stderr about what is done otherwise than one might expect."""
+    sys.stderr.write(f"rbl: {text}\n")

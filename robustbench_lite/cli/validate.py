@@ -44,7 +44,7 @@ def validate(
     files.check_writable(json_file, "--json")
     given = options.settings(values, "--set")
 
-    from robustbench_lite.cli import screen
+    from robustbench_lite.cli import progress, screen
     from robustbench_lite.testing import CHECKS, run_check, threats_of
     from robustbench_lite.threat import Lp, Norm
 
@@ -64,7 +64,7 @@ def validate(
     found = []
     names = list(dict.fromkeys(checks or CHECKS))
     for name in names:
-        with screen.waiting(f"{attack}: {name}"):
+        with progress.waiting(f"{attack}: {name}"):
             found.append(run_check(name, plan, threats))
     if json_file is not None:
         files.write_whole({json_file: _as_json(attack, found)})
