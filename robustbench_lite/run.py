@@ -83,6 +83,7 @@ def entry_of(
     *,
     batch_size: int | None = 256,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> Entry:
     """What there is to do for one model.
 
@@ -93,6 +94,7 @@ def entry_of(
         data_spec: how another process loads them; None if they are sent.
         batch_size: samples attacked side by side.
         device: where to compute.
+        compiled: search on compiled copies.
 
     Raises:
         InputError: data and model do not belong together, or the suite has nothing for the data.
@@ -122,6 +124,7 @@ def entry_of(
                 precision=suite.precision,
                 batch_size=batch_size,
                 device=device,
+                compiled=compiled,
             )
             for part in parts
         ]

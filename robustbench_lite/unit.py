@@ -50,6 +50,7 @@ class Unit:
         precision: of the search.
         batch_size: samples attacked side by side; None for what a probe finds.
         device: where to compute.
+        compiled: search on a compiled copy.
     """
 
     model: str | Classifier
@@ -62,6 +63,7 @@ class Unit:
     precision: Precision = Precision.FLOAT32
     batch_size: int | None = 256
     device: str = "cpu"
+    compiled: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ def compute(unit: Unit) -> bytes:
         seed=unit.seed,
         batch_size=unit.batch_size,
         precision=unit.precision,
+        compiled=unit.compiled,
     )
     return _lines(unit, outcome, part)
 

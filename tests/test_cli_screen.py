@@ -27,20 +27,22 @@ def test_no_figure_is_cut_or_wrapped(forked_rbl, tmp_path, copied_model, columns
     figures = r"fgsm +\d+\.\d +\d+\.\d +\d+\.\d-\d+\.\d +ok +0\.150 +2\.\d +\d+\.\d"
     assert re.fullmatch(figures, row.strip())
     several = ("--models", f"{model},digits-cnn", "--attacks", "fgsm,pgd", "--n", 30)
-    board = forked_rbl("leaderboard", *several, cwd=tmp_path, COLUMNS=columns)
+    board = forked_rbl("bench", *several, cwd=tmp_path, COLUMNS=columns)
     assert board.returncode == 0, board.stderr
     assert "\u2026" not in board.stdout
-    rows = [line for line in board.stdout.splitlines() if re.match(r" +[12]  ", line)]
+    rows = [line for line in board.stdout.splitlines() if re.match(r" +[12][ =]  ", line)]
     assert len(rows) == 2
     for line in rows:
-        assert re.search(r"( +\d+\.\d){4} +\d+\.\d-\d+\.\d +ok +\d+\.\d$", line)
+        assert re.search(r"( +\d+\.\d){2} +\d+\.\d-\d+\.\d( +\d+\.\d){0,2} +ok", line)
 
 
 def names_of(kind: str) -> set[str]:
     return entry_points(group=f"robustbench_lite.{kind}").names
 
 
-@pytest.mark.parametrize("kind", ["models", "attacks", "defenses", "data", "architectures"])
+@pytest.mark.parametrize(
+    "kind", ["models", "attacks", "defenses", "data", "architectures", "suites"]
+)
 def test_a_list_has_every_name_with_a_line(forked_rbl, tmp_path, kind):
     done = forked_rbl("list", kind, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -143,8 +145,11 @@ OPTIONS = {
     "--threat --naive --precision --compile",
     "explain": "--model --attack --out --data --norm --eps --threat --set --samples --n "
     "--batch-size --seed --device --targeted",
-    "leaderboard": "--models --attacks --data --norm --eps --n --batch-size --seed --device --json "
-    "--threat --effort --precision --compile",
+    "bench": "suite --models --attacks --effort --out --data --norm --eps --threat --n --seed "
+    "--slice --shard --executor --workers --batch-size --device --precision --compile",
+    "merge": "folders --out",
+    "leaderboard": "folder --suite --data --format --out --no-time",
+    "compare": "A B --runs --suite --data --show",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "
     "--exclude --norm --eps --test-eps --epochs --batch-size --lr --augment --warmup --ema "
     "--weight-decay --mean --std --precision --seed --check --check-set --n --summary --behind "
@@ -167,7 +172,8 @@ def test_help_shows_every_command_and_option_whole(rbl, columns):
         assert text.returncode == 0
         assert "\u2026" not in text.stdout
         shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
-        shown |= set(re.findall(r"^\u2502[ *]+(kind|name|attack) ", text.stdout, re.MULTILINE))
+        arguments = r"^\u2502[ *]+(kind|name|attack|suite|folders?|A|B)(?:\.\.\.)? "
+        shown |= set(re.findall(arguments, text.stdout, re.MULTILINE))
         assert shown == {*options.split(), "--help"}
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,9 +173,9 @@ def test_the_command_tells_what_cannot_be_compiled(rbl) -> None:  # type: ignore
     assert "Traceback" not in done.stderr
 
 
-def test_a_leaderboard_says_that_it_is_of_bf16(rbl) -> None:  # type: ignore[no-untyped-def]  # a fixture
+def test_a_leaderboard_says_that_it_is_of_bf16(rbl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # a fixture
     options = ["--models", "digits-cnn,digits-cnn-at", "--attacks", "fgsm", "--n", "20"]
-    done = rbl("leaderboard", *options, "--precision", "bf16")
+    done = rbl("bench", *options, "--precision", "bf16", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].rstrip().endswith("seed 0, bf16")
 
@@ -187,7 +188,7 @@ def test_a_leaderboard_says_that_it_is_of_bf16(rbl) -> None:  # type: ignore[no-
         (["--batch-size", "0"], "--batch-size 0 leaves nothing to do; give 1 or more"),
     ],
 )
-@pytest.mark.parametrize("command", ["attack", "leaderboard"])
+@pytest.mark.parametrize("command", ["attack", "bench"])
 def test_other_values_are_refused(rbl, command, options, told) -> None:  # type: ignore[no-untyped-def]  # fixtures
     models = ["--model" if command == "attack" else "--models", "digits-cnn"]
     done = rbl(command, *models, *options)

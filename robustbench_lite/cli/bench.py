@@ -73,11 +73,13 @@ def bench(
     batch_size: options.Width = "256",
     device: options.Device = "auto",
     precision: options.PrecisionName = "float32",
+    compiled: options.Compiled = False,
 ) -> None:
     """Run a suite on several models and rank them.
 
-    Every outcome is stored in --out. The same command again goes on where it stopped and computes
-    nothing twice; a changed weight, image, setting or seed is computed anew.
+    Every outcome is stored in --out. The same command again goes on where it
+    stopped and computes nothing twice; a changed weight, image, setting or
+    seed is computed anew.
     """
     for value, name in ((n, "--n"), (slice_size, "--slice"), (workers, "--workers")):
         if value is not None:
@@ -144,6 +146,7 @@ def bench(
                     source,
                     batch_size=width,
                     device=str(where),
+                    compiled=compiled,
                 )
             )
         except UnsupportedError as error:

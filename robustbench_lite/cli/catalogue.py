@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from robustbench_lite.attack import Plan
     from robustbench_lite.registry import Kind
+    from robustbench_lite.suite import Suite, Trial
 
 
 def list_names(
     kind: Annotated[
-        str, typer.Argument(help="models, attacks, defenses, data, threats or architectures.")
+        str,
+        typer.Argument(help="models, attacks, defenses, data, threats, architectures or suites."),
     ],
 ) -> None:
     """List what is registered, ours and other packages'."""
@@ -55,6 +57,8 @@ def _line(kind: Kind, name: str) -> str:
             f"{card.summary} Clean {100 * m.clean_accuracy:.1f} %, "
             f"{distance(card.threat)}: {100 * m.robust_accuracy:.1f} %."
         )
+    if kind is Kind.SUITES:
+        return str(find(kind, name).summary)
     if kind is Kind.THREATS:  # several live in one module, so the class itself tells
         return _unfolded(inspect.getdoc(find(kind, name)) or "").split("\n")[0]
     return _first_line(find(kind, name))
@@ -88,7 +92,7 @@ def _arguments(text: str) -> tuple[str, dict[str, str]]:
 
 
 def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
-    """Show one model, attack, defense, data set or architecture."""
+    """Show one model, attack, defense, data set, suite or architecture."""
     from robustbench_lite.cli import screen
     from robustbench_lite.models import is_source, load_card, weights_of
     from robustbench_lite.registry import Kind, find, registered
@@ -108,8 +112,36 @@ def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")
             card = load_card(name)
             _title(out, name, str(weights_of(name)))
             out.print(card_text(card), soft_wrap=True)
+        elif kind is Kind.SUITES:
+            _show_suite(out, find(kind, name))
         else:
             _describe(out, kind, name, find(kind, name))
+
+
+def _show_suite(out: Console, suite: Suite) -> None:
+    from rich.table import Table
+
+    from robustbench_lite.cli.screen import distance
+
+    _title(out, suite.name, f"suite: {suite.summary}")
+    by_trials: dict[tuple[Trial, ...], list[str]] = {}
+    for start, trials in suite.trials.items():
+        by_trials.setdefault(trials, []).append(start or "any data")
+    table = Table(box=None, pad_edge=False)
+    for head in ("data", "trial", "attack", "threat"):
+        table.add_column(head, overflow="fold")
+    for trials, starts in by_trials.items():
+        for number, trial in enumerate(trials):
+            where = ", ".join(f"{start}*" for start in starts) if number == 0 else ""
+            table.add_row(
+                where.replace("any data*", "any"),
+                trial.name,
+                str(trial.attack),
+                distance(trial.threat),
+            )
+    out.print(table)
+    seed, width = suite.seed, suite.slice
+    out.print(f"\n{suite.n} samples of seed {seed}, {width} a unit of work; rbl bench {suite.name}")
 
 
 def _title(out: Console, name: str, rest: str) -> None:

@@ -126,7 +126,7 @@ def compare(
         found = compared(board, a, b)
         table = Table(box=None, pad_edge=False)
         table.add_column("what", no_wrap=True)
-        heads = (f"{a} %", f"{b} %", "drop", "95 % CI", f"only {a}", f"only {b}", "p")
+        heads = ("A %", "B %", "drop", "95 % CI", "only A", "only B", "p")
         for head in heads:
             table.add_column(head, justify="right", no_wrap=True)
         for pair in found.pairs:
@@ -141,9 +141,11 @@ def compare(
                 str(pair.gained),
                 f"{pair.p:.2g}",
             )
-        screen.show_table(tables.title(board), table)
         out = screen.console()
-        for name, samples in ((a, found.only_a), (b, found.only_b)):
+        screen.show_table(f"{tables.title(board)}\nA {a}, B {b}", table)
+        for name, samples in (("A", found.only_a), ("B", found.only_b)):
             if samples and show:
                 more = ", ..." if len(samples) > show else ""
-                out.print(f"robust with {name} only: {', '.join(samples[:show])}{more}")
+                out.print(
+                    f"robust with {name} only: {', '.join(samples[:show])}{more}", soft_wrap=True
+                )
