@@ -12,15 +12,18 @@ _RETRIES = 3  # where a worker is lost; what a unit raises itself is its result
 
 
 class OnRay:
-    """As many units at a time as the cluster has cores, or GPUs for units that want one.
+    """Each unit on a core, or on a GPU if it wants one.
 
     Joins the cluster that RAY_ADDRESS names, or the one of this machine, or starts one here.
+
+    Args:
+        workers: units at a time; as many as the cluster has cores, or GPUs, if None.
 
     Raises:
         InputError: Ray is not installed, or the cluster cannot be reached.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int | None = None) -> None:
         try:
             import ray as module
         except ImportError:
@@ -28,11 +31,15 @@ class OnRay:
                 "--executor ray needs Ray; install it with pip install 'robustbench-lite[ray]'"
             ) from None
         self._ray: Any = module  # parts of it have no types
+        self._workers = workers
+        self._started = False
         self._running: dict[Any, Unit] = {}
 
     @property
     def slots(self) -> int:
         """Units at a time."""
+        if self._workers is not None:
+            return self._workers
         found = self._ray.cluster_resources()
         return max(1, int(found.get("GPU", 0) or found.get("CPU", 1)))
 
@@ -56,10 +63,11 @@ class OnRay:
     def __enter__(self) -> Self:
         import logging
 
+        if self._ray.is_initialized():
+            return self
         try:
-            self._ray.init(
-                ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR
-            )
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            self._started = True
         except (ConnectionError, RuntimeError) as error:
             raise InputError(
                 f"the Ray cluster cannot be reached ({error}); check RAY_ADDRESS"
@@ -67,4 +75,5 @@ class OnRay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ray.shutdown()
+        if self._started:
+            self._ray.shutdown()

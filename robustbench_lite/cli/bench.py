@@ -68,8 +68,13 @@ def bench(
         str, typer.Option("--executor", help="local, or ray for a Ray cluster.")
     ] = "local",
     workers: Annotated[
-        int, typer.Option("--workers", help="Processes of this machine, one a GPU.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Units at a time: processes of this machine, one a GPU, or tasks on Ray.",
+            show_default="1; on Ray as many as it holds",
+        ),
+    ] = None,
     batch_size: options.Width = "256",
     device: options.Device = "auto",
     precision: options.PrecisionName = "float32",
@@ -187,14 +192,14 @@ def _suite(name: str) -> Suite:
     return read_suite(Path(name)) if name.endswith(".toml") else load_suite(name)
 
 
-def _executor(name: str, workers: int) -> Executor:
+def _executor(name: str, workers: int | None) -> Executor:
     from robustbench_lite.executor import InProcess, Processes
 
     if name == "ray":
         from robustbench_lite.on_ray import OnRay
 
-        return OnRay()
-    return InProcess() if workers == 1 else Processes(workers)
+        return OnRay(workers)
+    return InProcess() if workers is None or workers == 1 else Processes(workers)
 
 
 _SCHEDULERS = (
