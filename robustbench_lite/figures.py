@@ -1,72 +1,104 @@
-"""The figures of a leaderboard as JSON's types, for files, pages and pictures."""
+"""The figures of leaderboards, for files, pages and pictures."""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from robustbench_lite.leaderboard import Board
+from robustbench_lite.page import report as told
 from robustbench_lite.score import Bools, Row, Score
 from robustbench_lite.stats import wilson
+from robustbench_lite.trust import least
 
+_SHOWN = 60  # adversarial examples on a page
 _POINTS = 60  # of a curve: as many as a picture of a page's width shows
 
 
-def board_figures(board: Board) -> dict[str, Any]:
-    """All figures of a leaderboard; without the time where the clock is not to matter, see below.
+def report_of(
+    boards: Sequence[Board], *, title: str = "", command: str = "", clock: bool = True
+) -> told.Report:
+    """All figures of leaderboards.
 
-    Shares are between 0 and 1. Time is the only figure that another run does not repeat.
+    Args:
+        boards: which ones.
+        title: of the page.
+        command: how it was made, for the page.
+        clock: tell also what another run does not repeat: times, versions and the date.
     """
-    return {
-        "suite": board.suite,
-        "summary": board.summary,
-        "data": board.data,
-        "n": board.n,
-        "seed": board.seed,
-        "precision": board.precision,
-        "classes": list(board.classes),
-        "versions": dict(board.versions),
-        "trials": [{k: t[k] for k in ("name", "attack", "threat")} for t in board.trials],
-        "entries": [row_figures(row) for row in board.rows],
-    }
+    versions = {name: v for board in boards for name, v in board.versions}
+    return told.Report(
+        title=title,
+        made=time.strftime("%Y-%m-%d") if clock else "",
+        command=command,
+        versions=versions if clock else {},
+        boards=[_board(board, clock) for board in boards],
+    )
 
 
-def row_figures(row: Row) -> dict[str, Any]:
+def _board(board: Board, clock: bool) -> told.Board:
+    return told.Board(
+        suite=board.suite,
+        data=board.data,
+        n=board.n,
+        seed=board.seed,
+        trials=[told.Trial(t["name"], t["attack"], t["threat"]) for t in board.trials],
+        entries=[entry(row, clock=clock) for row in board.rows],
+        classes=board.classes or _numbers(board),
+        gallery=gallery(board.rows),
+    )
+
+
+def _numbers(board: Board) -> tuple[str, ...]:
+    """The classes' numbers, where they have no names."""
+    known = [row.card.get("classes") for row in board.rows]
+    most = max((count for count in known if isinstance(count, int)), default=0)
+    seen = [int(max(s.label.max(), s.reached.max())) + 1 for r in board.rows for s in r.scores]
+    return tuple(str(label) for label in range(max(most, *seen)))
+
+
+def entry(row: Row, *, clock: bool = True) -> told.Entry:
     """All figures of one model."""
-    return {
-        "rank": row.rank,
-        "model": row.model,
-        "digest": row.digest,
-        "summary": row.card.get("summary", ""),
-        "parameters": row.card.get("parameters"),
-        "clean": row.clean_accuracy,
-        "clean_ci": list(row.clean_ci95),
-        "robust": row.robust_accuracy,
-        "robust_ci": list(row.robust_ci95),
-        "attacks": {score.name: _score_figures(score) for score in row.scores},
-        "mean_size": row.mean_size,
-        "auc": row.area,
-        "mce": row.mce,
-        "queries": row.queries,
-        "seconds": row.seconds,
-        "trust": str(row.trust),
-        "doubts": [str(doubt) for doubt in row.doubts],
-        "missing": row.missing,
-        "card": row.card,
-    }
+    return told.Entry(
+        rank=row.rank,
+        model=row.model,
+        summary=row.card.get("summary", ""),
+        parameters=row.card.get("parameters"),
+        clean=row.clean_accuracy,
+        clean_ci=row.clean_ci95,
+        robust=row.robust_accuracy,
+        robust_ci=row.robust_ci95,
+        attacks={score.name: _attacked(score) for score in row.scores},
+        mean_size=row.mean_size,
+        auc=row.area,
+        mce=row.mce,
+        queries=row.queries,
+        seconds=row.seconds if clock else None,
+        trust=row.trust,
+        doubts=[str(doubt) for doubt in row.doubts],
+        missing=row.missing,
+        card=row.card | {"digest": row.digest},
+        curve=curve(row),
+        by_queries=over_queries(row),
+        by_class=by_class(row),
+        confusion=confusion(row),
+    )
 
 
-def _score_figures(score: Score) -> dict[str, Any]:
-    return {
-        "robust": score.robust_accuracy,
-        "ci": list(score.robust_ci95),
-        "mean_size": score.mean_size,
-        "queries": score.mean_queries,
-    }
+def _attacked(score: Score) -> told.Attacked:
+    return told.Attacked(
+        robust=score.robust_accuracy,
+        ci=score.robust_ci95,
+        mean_size=score.mean_size,
+        queries=score.mean_queries,
+        trust=least(score.doubts),
+    )
 
 
-def curve(row: Row) -> dict[str, list[float]] | None:
+def curve(row: Row) -> told.Curve | None:
     """Robust accuracy over eps with its 95 % band, by the smallest examples of all trials.
 
     None where no attack shrinks perturbations: then sizes say little of smaller eps.
@@ -79,10 +111,16 @@ def curve(row: Row) -> dict[str, list[float]] | None:
     grid = np.linspace(0, eps, _POINTS)
     left = [int((correct & (size > e * (1 + 1e-5))).sum()) for e in grid]
     left[0], left[-1] = int(correct.sum()), int(row.robust[row.known].sum())
-    return {"eps": grid.tolist()} | _with_band(left, len(size))
+    bands = [wilson(count, len(size)) for count in left]
+    return told.Curve(
+        eps=grid.tolist(),
+        robust=[count / len(size) for count in left],
+        low=[low for low, _ in bands],
+        high=[high for _, high in bands],
+    )
 
 
-def over_queries(row: Row) -> dict[str, list[float]] | None:
+def over_queries(row: Row) -> told.Queried | None:
     """Robust accuracy after so many forward passes of an attack that keeps to one eps.
 
     None where none of the attacks does without gradients.
@@ -96,28 +134,19 @@ def over_queries(row: Row) -> dict[str, list[float]] | None:
     most = max(int(s.queries.max()) for s in blind)
     grid = np.unique(np.geomspace(1, max(2, most), _POINTS).round().astype(int))
     left = [int((correct & (at > queries)).sum()) for queries in grid]
-    return {"queries": grid.tolist()} | _with_band(left, len(at))
+    return told.Queried(queries=grid.tolist(), robust=[count / len(at) for count in left])
 
 
-def _with_band(left: list[int], n: int) -> dict[str, list[float]]:
-    bands = [wilson(count, n) for count in left]
-    return {
-        "robust": [count / n for count in left],
-        "low": [low for low, _ in bands],
-        "high": [high for _, high in bands],
-    }
-
-
-def by_class(row: Row) -> list[dict[str, Any]]:
+def by_class(row: Row) -> list[told.Class]:
     """Clean and robust accuracy of each class."""
     label = row.scores[0].label
     return [
-        {
-            "label": int(c),
-            "n": int(of.sum()),
-            "clean": float(row.correct[of].mean()),
-            "robust": float(row.robust[of].mean()),
-        }
+        told.Class(
+            label=int(c),
+            n=int(of.sum()),
+            clean=float(row.correct[of].mean()),
+            robust=float(row.robust[of].mean()),
+        )
         for c in np.unique(label[row.known])
         if (of := _of_class(row, c)).any()
     ]
@@ -128,7 +157,7 @@ def _of_class(row: Row, label: int) -> Bools:
     return members
 
 
-def confusion(row: Row) -> list[dict[str, int]]:
+def confusion(row: Row) -> list[told.Push]:
     """Where attacks push: how many samples of a class ended in which other one."""
     counts: dict[tuple[int, int], int] = {}
     taken = np.zeros(len(row.known), bool)
@@ -137,14 +166,31 @@ def confusion(row: Row) -> list[dict[str, int]]:
         taken |= new
         for pair in zip(score.label[new].tolist(), score.reached[new].tolist(), strict=True):
             counts[pair] = counts.get(pair, 0) + 1
-    return [{"from": a, "to": b, "count": c} for (a, b), c in sorted(counts.items())]
+    return [told.Push(a, b, count) for (a, b), count in sorted(counts.items())]
 
 
-def gallery(row: Row) -> list[dict[str, Any]]:
-    """The adversarial examples that were kept, each with model and trial."""
+def gallery(rows: Sequence[Row]) -> list[told.Example]:
+    """Adversarial examples of each model in turn, each sample of a model once."""
+    shown: list[told.Example] = []
+    waiting = [_examples(row) for row in rows]
+    for turn in itertools.zip_longest(*waiting):
+        shown += [example for example in turn if example is not None]
+    return shown[:_SHOWN]
+
+
+def _examples(row: Row) -> list[told.Example]:
+    kept = [(score.name, example) for score in row.scores for example in score.examples]
+    first = {example["id"]: (trial, example) for trial, example in reversed(kept)}
     return [
-        {"model": row.model, "trial": score.name, "to": example["reached"]}
-        | {k: example[k] for k in ("id", "label", "size", "image", "adversarial")}
-        for score in row.scores
-        for example in score.examples
+        told.Example(
+            model=row.model,
+            trial=trial,
+            id=example["id"],
+            label=example["label"],
+            to=example["reached"],
+            size=example["size"],
+            image=example["image"],
+            adversarial=example["adversarial"],
+        )
+        for trial, example in first.values()
     ]

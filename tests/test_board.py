@@ -26,6 +26,7 @@ from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Evidence, Health
 from robustbench_lite.figures import by_class, confusion, curve, over_queries
 from robustbench_lite.leaderboard import Board, boards_in
+from robustbench_lite.page.report import Push
 from robustbench_lite.run import Contestant, Entry, entry_of
 from robustbench_lite.stats import mcnemar, tango, wilson
 from robustbench_lite.store import Store
@@ -125,11 +126,11 @@ def test_the_curve_steps_where_samples_fall(tmp_path: Path) -> None:
     (row,) = only(store).rows
     found = curve(row)
     assert found is not None
-    for eps, share, low, high in zip(*found.values(), strict=True):
+    for eps, share, low, high in zip(found.eps, found.robust, found.low, found.high, strict=True):
         expected = 90 - 20 * (eps >= 0.1) - 30 * (eps >= 0.25)
         assert share == pytest.approx(expected / N), eps
         assert (low, high) == wilson(expected, N)
-    assert (found["eps"][0], found["eps"][-1]) == (0, 0.5)
+    assert (found.eps[0], found.eps[-1]) == (0, 0.5)
     put(Store(tmp_path / "b"), entry("m", FIXED), quarters)
     assert (
         curve(only(Store(tmp_path / "b")).rows[0]) is None
@@ -151,10 +152,10 @@ def test_classes_and_where_attacks_push(tmp_path: Path) -> None:
     put(store, one, line)
     (row,) = only(store).rows
     counts = [34, 33, 33]
-    told = [(c["label"], c["n"], c["clean"], c["robust"]) for c in by_class(row)]
+    told = [(c.label, c.n, c.clean, c.robust) for c in by_class(row)]
     assert told == [(0, 34, 0, 0), (1, 33, 1, 0), (2, 33, 1, 1)]
     # Each sample once, as the first trial that broke it left it.
-    assert confusion(row) == [{"from": 1, "to": 2, "count": counts[1]}]
+    assert confusion(row) == [Push(1, 2, counts[1])]
 
 
 def test_accuracy_over_queries_is_that_of_attacks_without_gradients(tmp_path: Path) -> None:
@@ -168,9 +169,9 @@ def test_accuracy_over_queries_is_that_of_attacks_without_gradients(tmp_path: Pa
     (row,) = only(store).rows
     found = over_queries(row)
     assert found is not None
-    for queries, share in zip(found["queries"], found["robust"], strict=True):
+    for queries, share in zip(found.queries, found.robust, strict=True):
         assert share == pytest.approx(1 - min(queries, 50) / N)
-    assert max(found["queries"]) == 50
+    assert max(found.queries) == 50
 
 
 def test_the_mean_corruption_error_counts_every_severity_and_wrong_samples(tmp_path: Path) -> None:
@@ -384,7 +385,7 @@ def test_json_is_a_file_with_every_figure(forked_rbl, stored) -> None:
     assert one["seconds"] == 6.0
     assert len(two["doubts"]) == 1
     less = json.loads(listed(forked_rbl, stored, "--format", "json", "--no-time"))
-    assert "seconds" not in less[0]["entries"][0]
+    assert less[0]["entries"][0]["seconds"] is None
 
 
 def test_compare_names_what_flipped(forked_rbl, stored) -> None:

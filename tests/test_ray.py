@@ -93,7 +93,7 @@ def test_what_a_unit_raises_is_its_result(cluster, tmp_path: Path) -> None:
 
 
 def test_a_classifier_that_is_no_file_is_sent(cluster, tmp_path: Path) -> None:
-    classifier, profile = load_with_profile("digits-cnn")
+    classifier, _ = load_with_profile("digits-cnn")
     data = load_data("digits")
     some = Dataset(data.x[:20], data.y[:20], "some")
     entry = entry_of(SUITE, Contestant(classifier), some)

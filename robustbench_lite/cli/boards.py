@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_lite.cli import screen
-from robustbench_lite.figures import board_figures
+from robustbench_lite.figures import entry, report_of
 from robustbench_lite.leaderboard import Board, boards_in
+from robustbench_lite.page.report import plain
 from robustbench_lite.score import Row
 from robustbench_lite.trust import Trust
 
@@ -152,7 +153,15 @@ def as_markdown(boards: Sequence[Board], *, time: bool) -> str:
             lines += ["", TIES + "."]
         lines += ["", *(f"* {line}" for line in screen.doubts_told(board.rows))]
         parts.append("\n".join(lines).rstrip() + "\n")
+    if time:
+        parts.append(_made(boards))
     return "\n".join(parts)
+
+
+def _made(boards: Sequence[Board]) -> str:
+    report = report_of(boards)
+    used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f"Made on {report.made} by `rbl leaderboard`, from results of {used}.\n"
 
 
 def _piped(cells: Sequence[str]) -> str:
@@ -193,32 +202,39 @@ def _texed(text: str) -> str:
 
 
 def as_json(boards: Sequence[Board], *, time: bool) -> str:
-    """All figures."""
-    told = [board_figures(board) for board in boards]
-    if not time:
-        for board in told:
-            board.pop("versions")
-            for entry in board["entries"]:
-                entry.pop("seconds")
-    return json.dumps(told, indent=1, allow_nan=False) + "\n"
+    """All figures, but no pictures."""
+    whole = plain(report_of(boards, clock=time))["boards"]
+    for board in whole:
+        board.pop("gallery")
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
 def as_csv(boards: Sequence[Board], *, time: bool) -> str:
     """One row a model, shares between 0 and 1, with every digit."""
     rows = []
     for board in boards:
-        told = board_figures(board)
-        for entry in told["entries"]:
-            head = {k: told[k] for k in ("suite", "data", "n", "seed", "precision")}
-            flat = {k: entry[k] for k in ("rank", "model", "digest", "clean", "robust")}
-            for share in ("clean", "robust"):
-                flat[f"{share}_low"], flat[f"{share}_high"] = entry[f"{share}_ci"]
+        for row in board.rows:
+            told = entry(row)
+            flat: dict[str, object] = {
+                "suite": board.suite,
+                "data": board.data,
+                "n": board.n,
+                "seed": board.seed,
+                "precision": board.precision,
+                "rank": told.rank,
+                "model": told.model,
+                "digest": row.digest,
+                "clean": told.clean,
+                "clean_low": told.clean_ci[0],
+                "clean_high": told.clean_ci[1],
+                "robust": told.robust,
+                "robust_low": told.robust_ci[0],
+                "robust_high": told.robust_ci[1],
+            }
             kept = ("mean_size", "auc", "mce", "queries", "trust", "missing", "parameters")
-            flat |= {k: entry[k] for k in kept}
-            if time:
-                flat["seconds"] = entry["seconds"]
-            flat |= {f"robust {name}": a["robust"] for name, a in entry["attacks"].items()}
-            rows.append(head | flat)
+            flat |= {name: getattr(told, name) for name in kept}
+            flat |= {"seconds": told.seconds} if time else {}
+            rows.append(flat | {f"robust {name}": a.robust for name, a in told.attacks.items()})
     file = io.StringIO()
     heads = list(dict.fromkeys(head for row in rows for head in row))
     writer = csv.DictWriter(file, heads, lineterminator="\n")

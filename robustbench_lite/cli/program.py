@@ -9,6 +9,7 @@ from robustbench_lite.cli import (
     certify,
     explain,
     leaderboard,
+    plot,
     train,
     validate,
 )
@@ -27,6 +28,7 @@ app.command("explain")(explain.explain)
 app.command("bench")(bench.bench)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(leaderboard.compare)
+app.command("plot")(plot.plot)
 app.command("merge")(bench.merge)
 app.command("train")(train.train)
 app.command("validate")(validate.validate)
