@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -211,8 +211,10 @@ class Row:
             (int(s.trial["steps"]), int((s.known & ~s.robust).sum()), str(s.trial["attack"]))
             for s in self.scores
         ]
-        every = [*(d for s in self.scores for d in s.doubts), *too_short(lost, len(self.known))]
-        return tuple(dict.fromkeys(every))
+        seen = [s.evidence for s in self.scores if s.evidence is not None]
+        blind = any(e.blind for e in seen)  # what gradients hide from one trial another may find
+        every = [d for e in seen for d in doubts_of(replace(e, blind=blind))]
+        return tuple(dict.fromkeys([*every, *too_short(lost, len(self.known))]))
 
     @property
     def trust(self) -> Trust:

@@ -272,6 +272,22 @@ def test_doubts_are_those_of_all_slices_together(tmp_path: Path) -> None:
     assert "cosine 0.20 only" in str(doubt)
 
 
+def test_a_trial_without_gradients_looks_where_they_mislead(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = entry("m", FIXED, Trial("square", Square(steps=5), BALL))
+    put(store, one, first(50), health=Health(0.2, 0.0, 8))
+    (row,) = only(store).rows
+    assert str(row.trust) == "fail"
+    blind = json.loads(store.read("units", one.units[-1].key).splitlines()[1])
+    blind["evidence"]["blind"] = True
+    lines = store.read("units", one.units[-1].key).splitlines()
+    lines[1] = json.dumps(blind).encode()
+    store.write("units", one.units[-1].key, b"".join(line + b"\n" for line in lines))
+    (row,) = only(store).rows
+    assert str(row.trust) == "warn"
+    assert "a search without gradients was added" in str(row.doubts[0])
+
+
 def test_evidence_of_parts_is_that_of_the_whole() -> None:
     whole = Evidence(100, 10, 80, blindly=3, left=60, rising=3, health=Health(0.95, 0.25, 16))
     parts = (

@@ -1,5 +1,6 @@
 import os
 import pty
+import re
 import signal
 from pathlib import Path
 
@@ -86,3 +87,26 @@ def test_ctrl_c_during_training_keeps_the_checkpoint(start_rbl, tmp_path):
     )
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == [Path(tmp_path / "new.checkpoint")]
+
+
+def test_ctrl_c_during_a_benchmark_keeps_what_is_done(start_rbl, forked_rbl, tmp_path):
+    bench = ("bench", "smoke", "--models", "digits-cnn", "--slice", 1, "--n", 40)
+    terminal, theirs = pty.openpty()
+    process = start_rbl(*bench, cwd=tmp_path, stderr=theirs, COLUMNS="100")
+    os.close(theirs)
+    read_until(terminal, b" of 120 units")
+    process.send_signal(signal.SIGINT)
+    rest = read_to_the_end(terminal)
+    os.close(terminal)
+    assert process.wait(timeout=60) == 130
+    assert process.stdout.read() == ""
+    process.stdout.close()
+    told = re.search(r"rbl: interrupted; (\d+) units are stored; start again to go on\r\n$", rest)
+    assert told, rest
+    stored = list(tmp_path.glob("runs/units/*/*.jsonl"))
+    assert len(stored) - int(told[1]) in (0, 1)  # one may have been written and not yet told
+    before = {f: f.stat().st_mtime_ns for f in stored}
+    done = forked_rbl(*bench, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(f.stat().st_mtime_ns == t for f, t in before.items())
+    assert len(list(tmp_path.glob("runs/units/*/*.jsonl"))) == 120

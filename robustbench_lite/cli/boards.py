@@ -101,8 +101,8 @@ def columns_of(board: Board, *, time: bool) -> list[Column]:
         columns.append(Column("mCE %", lambda row: _optional(row.mce, screen.percent), 1))
     columns.append(Column("trust", lambda row: str(row.trust)))
     if any(row.mean_size is not None for row in rows):
+        columns.append(Column("AUC %", lambda row: _optional(row.area, screen.percent), 1))
         columns.append(Column("mean size", lambda row: screen.size(row.mean_size), 3))
-        columns.append(Column("AUC %", lambda row: _optional(row.area, screen.percent), 3))
     columns.append(Column("queries", lambda row: f"{row.queries:.1f}", 4))
     columns.append(Column("params", lambda row: _optional(row.card.get("parameters"), str), 5))
     if time:
