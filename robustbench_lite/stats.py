@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import betaincc, betaln
 from scipy.stats import binom, binomtest, norm
 
 from robustbench_lite.errors import InputError
@@ -225,3 +226,63 @@ def ranks(order: Sequence[int], p_values: NDArray[np.float64], alpha: float = 0.
         ]
         result.append(max([1 + len(better), *result[-1:], *(rank + 1 for rank in better)]))
     return result
+
+
+def samples_needed(psi: float, drop: float, alpha: float = 0.05, power: float = 0.95) -> int:
+    """Pairs needed to see a drop of paired accuracies by a one-sided McNemar test (Connor 1987).
+
+    Args:
+        psi: share of samples on which the two differ, at least the drop.
+        drop: the true difference, above 0.
+        alpha: chance of a false alarm.
+        power: chance to see the drop.
+
+    Raises:
+        InputError: a share is out of range, or psi is less than the drop.
+    """
+    if not 0 < drop <= psi <= 1:
+        raise InputError(
+            f"a drop of {drop:g} with discordance {psi:g} cannot be; give 0 < drop <= discordance"
+        )
+    for name, value in (("alpha", alpha), ("power", power)):
+        if not 0 < value < 1:
+            raise InputError(f"{name} is {value:g}; give a number between 0 and 1")
+    false_alarm, seen = float(norm.ppf(1 - alpha)), float(norm.ppf(power))
+    root = false_alarm * math.sqrt(psi) + seen * math.sqrt(psi - drop**2)
+    return math.ceil((root / drop) ** 2)
+
+
+def drop_e_value(lost: int, gained: int) -> float:
+    """Evidence for a drop that may be looked at after every sample.
+
+    Under no drop, 1 / alpha is ever reached with a chance of at most alpha (Ville's inequality);
+    the alternatives, shares of lost among discordant samples, are uniform between 1/2 and 1.
+    """
+    n = lost + gained
+    log = (n + 1) * math.log(2) + float(betaln(lost + 1, gained + 1))
+    tail = float(betaincc(lost + 1, gained + 1, 0.5))
+    return math.exp(min(700.0, log + math.log(tail))) if tail > 0 else 0.0
+
+
+def no_drop_e_value(lost: int, gained: int, n: int, margin: float) -> float:
+    """Evidence, which may be looked at after every sample, for a drop of less than `margin`.
+
+    The mean over bets lambda of prod(1 + lambda (margin - d)), d being 1 for a lost sample, -1 for
+    a gained one and 0 for the others (Waudby-Smith and Ramdas 2024, arXiv:2010.09686, section 4).
+
+    Raises:
+        InputError: the margin is not between 0 and 1.
+    """
+    if not 0 < margin < 1:
+        raise InputError(f"margin is {margin:g}; give a share between 0 and 1, such as 0.02")
+    bets = _BETS / (1 - margin)
+    even = n - lost - gained
+    logs = (
+        lost * np.log1p(bets * (margin - 1))
+        + gained * np.log1p(bets * (margin + 1))
+        + even * np.log1p(bets * margin)
+    )
+    return float(np.exp(np.minimum(700.0, logs)).mean())
+
+
+_BETS = (np.arange(64) + 0.5) / 64
