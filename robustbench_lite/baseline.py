@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,11 @@ def _found(short: Sequence[str], known: Sequence[str], told: _File, path: Path) 
 
 def _digest_of(ids: Sequence[str]) -> str:
     return hashlib.blake2b(" ".join(ids).encode(), digest_size=16).hexdigest()
+
+
+def shortened(baseline: Baseline) -> Baseline:
+    """The same with ids as a file has them."""
+    return replace(baseline, ids=tuple(sample[:_DIGITS] for sample in baseline.ids))
 
 
 def changed(before: Baseline, after: Baseline) -> list[str]:

@@ -96,7 +96,7 @@ class Finding:
         answer: pass, fail or inconclusive.
         p: of no drop, exact one-sided McNemar, Holm-adjusted over all measurements; where it looks
             at every batch, the bound that the e-value gives.
-        low, high: 95 % interval of the drop at an alpha of 5 %: both ends err with alpha.
+        low, high: Tango's 95 % score interval of the drop.
         needed: samples still needed where it is inconclusive, by the discordance seen; else 0.
     """
 
@@ -113,9 +113,9 @@ def decided(every: Sequence[Counts], rule: Rule) -> tuple[Finding, ...]:
     adjusted = holm([mcnemar_drop(c.lost, c.gained) for c in every])
     found = []
     for counts, p in zip(every, adjusted, strict=True):
-        low, high = tango(counts.lost, counts.gained, counts.n, 1 - 2 * rule.alpha)
-        answer = _answer(counts, rule, fails=p <= rule.alpha, passes=high < rule.margin)
-        found.append(_finding(counts, rule, answer, p, (low, high)))
+        _, most = tango(counts.lost, counts.gained, counts.n, 1 - 2 * rule.alpha)
+        answer = _answer(counts, rule, fails=p <= rule.alpha, passes=most < rule.margin)
+        found.append(_finding(counts, rule, answer, p))
     return tuple(found)
 
 
@@ -131,8 +131,7 @@ def decided_so_far(every: Sequence[Counts], rule: Rule) -> tuple[Finding, ...]:
         answer = _answer(
             counts, rule, fails=p <= rule.alpha, passes=safe >= 1 / rule.alpha, anytime=True
         )
-        ends = tango(counts.lost, counts.gained, counts.n, 1 - 2 * rule.alpha)
-        found.append(_finding(counts, rule, answer, p, ends))
+        found.append(_finding(counts, rule, answer, p))
     return tuple(found)
 
 
@@ -153,10 +152,8 @@ def _answer(
     return Answer.FAIL if fails else Answer.INCONCLUSIVE
 
 
-def _finding(
-    counts: Counts, rule: Rule, answer: Answer, p: float, ends: tuple[float, float]
-) -> Finding:
-    found = Finding(counts, answer, p, *ends)
+def _finding(counts: Counts, rule: Rule, answer: Answer, p: float) -> Finding:
+    found = Finding(counts, answer, p, *tango(counts.lost, counts.gained, counts.n))
     if answer is not Answer.INCONCLUSIVE:
         return found
     psi = max((counts.lost + counts.gained + 1) / (counts.n + 1), rule.margin)

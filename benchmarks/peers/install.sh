@@ -11,8 +11,8 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m pip freeze --exclude-editable | grep '==' >"$work/present.txt"
 install() { "$python" -m pip install --constraint "$work/present.txt" "$@"; }
 
-# What the peers need at run time, apart from torch, numpy and scipy.
-install requests tqdm six eagerpy GitPython numba
+# What the peers need at run time besides torch, numpy and scipy (multiprocess: ART's AutoAttack).
+install requests tqdm six eagerpy GitPython numba multiprocess
 
 # torchattacks pins requests to 2.25 and adv-lib wants visdom, so both come without dependencies.
 install --no-deps torchattacks foolbox adversarial-robustness-toolbox pyautoattack

@@ -1,13 +1,14 @@
-"""Does the verdict find what pyautoattack's standard version finds, and in how much less time?
+"""Does the verdict find what others' whole evaluations find, and in how much less time?
 
     python verdict.py --model cifar10-resnet-at --norm linf --eps 8/255 --seeds 3
+    python verdict.py --model mnist-cnn-at --eps 0.3 --contenders quick standard malt adv-lib
     python verdict.py --table        # prints what is stored
 
-For every seed both run once, one after the other, on the same images in one process; every claim is
-checked by one function on the original model. A line of verdict.jsonl under --cells is one run.
-Time is that of the process's threads, so that other work on the machine adds little. Nets that are
-not in the zoo are made by `rbl train --recipe nets/NAME.toml --out NAME.safetensors`; --model takes
-that file.
+For every seed each contender of rivals.py that is named runs once, one after the other, on the same
+images in one process; every claim is checked by one function on the original model. A line of
+verdict.jsonl under --cells is one run. Time is that of the process's threads, so that other work on
+the machine adds little. Nets that are not in the zoo are made by `rbl train --recipe nets/NAME.toml
+--out NAME.safetensors`; --model takes that file.
 """
 
 from __future__ import annotations
@@ -15,23 +16,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import sheet
 import subject as subjects
 import torch
+from rivals import EFFORTS, PEERS, Rival
 from subject import Subject
-from torch import Tensor
-from verdicts import THEIRS, theirs
+from verdicts import THEIRS
 
-from robustbench_lite.judge import evaluate
-from robustbench_lite.registry import load_attack
 from robustbench_lite.threat import Lp
 
 _KEY = ("model", "norm", "eps", "first", "n")
+_CONTENDERS = EFFORTS | PEERS
 
 
 def main() -> None:
@@ -41,9 +39,13 @@ def main() -> None:
         subject = subjects.load(options)
         threat = subjects.ball_of(options)
         options.model = Path(options.model).stem
+        missing = [name for name in options.contenders if not _CONTENDERS[name].installed]
+        for name in missing:
+            print(f"{name}: not installed, left out (see install.sh)")
         for seed in range(options.seeds):
             for name in options.contenders:
-                _measure(name, _CONTENDERS[name], subject, threat, seed, options)
+                if name not in missing:
+                    _measure(name, _CONTENDERS[name], subject, threat, seed, options)
     _print(options)
 
 
@@ -56,32 +58,9 @@ def _options() -> argparse.Namespace:
     return subjects.parsed_with_ball(parser, n=500, batch=250)
 
 
-def _effort(effort: str) -> Callable[[Subject, Lp, int], tuple[Tensor, str]]:
-    def run(subject: Subject, threat: Lp, seed: int) -> tuple[Tensor, str]:
-        plan = load_attack("verdict", effort=effort)
-        outcome = evaluate(
-            subject.model, plan, threat, subject.data, batch_size=subject.batch, seed=seed
-        )
-        return outcome.adversarials, "; ".join([str(outcome.trust), *map(str, outcome.doubts)])
-
-    return run
-
-
-def _peer(subject: Subject, threat: Lp, seed: int) -> tuple[Tensor, str]:
-    adv, _, course = theirs(subject, threat, seed)
-    return adv, course
-
-
-_CONTENDERS = {
-    "quick": _effort("quick"),
-    "standard": _effort("standard"),
-    THEIRS: _peer,
-}
-
-
 def _measure(
     name: str,
-    run: Callable[[Subject, Lp, int], tuple[Tensor, str]],
+    rival: Rival,
     subject: Subject,
     threat: Lp,
     seed: int,
@@ -91,8 +70,9 @@ def _measure(
     if any(key.items() <= known.items() for known in sheet.cells_of(_file(options))):
         return
     right = subject.correct()
+    rival.load()
     wall, cpu = time.perf_counter(), time.process_time()
-    adv, told = run(subject, threat, seed)
+    adv, told = rival.run(subject, threat, seed)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     subject.forget()
     inside = threat.contains(subject.x, adv.clamp(0, 1))
@@ -104,7 +84,7 @@ def _measure(
         "cpu_seconds": round(cpu, 2),
         "threads": torch.get_num_threads(),
         "told": told,
-        "version": version("pyautoattack" if name == THEIRS else "robustbench-lite"),
+        "version": rival.version,
     }
     sheet.add_cell(_file(options), cell)
     print(f"{name}, seed {seed}: {len(cell['robust'])} robust, {cpu:.1f} s; {told}", flush=True)
@@ -120,13 +100,14 @@ def _print(options: argparse.Namespace) -> None:
         group = groups.setdefault(tuple(cell[k] for k in _KEY), {})
         group.setdefault(cell["contender"], {})[cell["seed"]] = cell
     rows = [
-        [*map(str, key), name, *_row(runs, group[THEIRS])]
+        [*map(str, key), effort, peer, *_row(group[effort], group[peer])]
         for key, group in groups.items()
-        for name, runs in group.items()
-        if name != THEIRS and THEIRS in group and runs.keys() & group[THEIRS].keys()
+        for effort in EFFORTS
+        for peer in PEERS
+        if group.get(effort, {}).keys() & group.get(peer, {}).keys()
     ]
-    figures = ["effort", "correct", "robust", "theirs", "only ours", "only theirs", "time", "trust"]
-    sheet.print_table("verdict and pyautoattack standard", [*_KEY, *figures], rows)
+    figures = ["correct", "robust", "theirs", "only ours", "only theirs", "time", "trust"]
+    sheet.print_table("the verdict and its peers", [*_KEY, "effort", "peer", *figures], rows)
     print(
         "'robust', 'theirs': samples left, seed by seed; 'only ours', 'only theirs': what only one "
         "broke, seed by seed; 'time': median over the seeds of theirs by ours."
@@ -144,7 +125,7 @@ def _row(ours: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]]) -> l
         " ".join(str(len(b)) for _, b in sets),
         " ".join(str(len(b - a)) for a, b in sets),
         " ".join(str(len(a - b)) for a, b in sets),
-        f"{ratio:.0f}",
+        f"{ratio:.{0 if ratio >= 10 else 1}f}",
         " ".join(a["told"].partition(";")[0] for a, _ in pairs),
     ]
 

@@ -4,9 +4,11 @@ import typer
 
 from robustbench_lite.cli import (
     attack,
+    baseline,
     bench,
     catalogue,
     certify,
+    check,
     explain,
     leaderboard,
     plot,
@@ -28,6 +30,9 @@ app.command("explain")(explain.explain)
 app.command("bench")(bench.bench)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(leaderboard.compare)
+app.add_typer(baseline.app, name="baseline", no_args_is_help=True)
+app.command("check")(check.check)
+app.command("power")(check.power)
 app.command("plot")(plot.plot)
 app.command("merge")(bench.merge)
 app.command("train")(train.train)
