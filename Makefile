@@ -45,7 +45,9 @@ leaderboard: $(VENV)/.demo
 	$(BIN)/rbl bench linf --models 'digits-*,mnist-*' --n 300 --out $(RUNS)
 	$(BIN)/rbl bench corruptions --models 'digits-*,mnist-*' --n 200 --out $(RUNS)
 	$(BIN)/rbl bench blackbox --models 'digits-*,mnist-*' --n 100 --out $(RUNS)
-	$(BIN)/rbl leaderboard $(RUNS) --format markdown --out docs/LEADERBOARD.md
+	printf '# The zoo under attack\n\nMade by `make leaderboard`; with curves and examples in leaderboard.html.\n\n' \
+		> docs/LEADERBOARD.md
+	$(BIN)/rbl leaderboard $(RUNS) --format markdown >> docs/LEADERBOARD.md
 	$(BIN)/rbl leaderboard $(RUNS) --format html --out docs/leaderboard.html
 
 bench: $(VENV)/.peers

@@ -12,11 +12,9 @@ from robustbench_lite.stats import (
     holm,
     mcnemar_drop,
     no_drop_e_value,
-    samples_needed,
+    samples_to_pass,
     tango,
 )
-
-_POWER = 0.95
 
 
 class Answer(StrEnum):
@@ -97,7 +95,8 @@ class Finding:
         p: of no drop, exact one-sided McNemar, Holm-adjusted over all measurements; where it looks
             at every batch, the bound that the e-value gives.
         low, high: Tango's 95 % score interval of the drop.
-        needed: samples still needed where it is inconclusive, by the discordance seen; else 0.
+        needed: where it is inconclusive, samples still needed for a model that has not changed to
+            pass with a chance of 95 %, by the discordance seen; else 0.
     """
 
     counts: Counts
@@ -156,6 +155,6 @@ def _finding(counts: Counts, rule: Rule, answer: Answer, p: float) -> Finding:
     found = Finding(counts, answer, p, *tango(counts.lost, counts.gained, counts.n))
     if answer is not Answer.INCONCLUSIVE:
         return found
-    psi = max((counts.lost + counts.gained + 1) / (counts.n + 1), rule.margin)
-    wanted = samples_needed(psi, rule.margin, rule.alpha, _POWER)
+    psi = (counts.lost + counts.gained + 1) / (counts.n + 1)
+    wanted = samples_to_pass(psi, rule.margin, rule.alpha)
     return replace(found, needed=max(1, wanted - counts.n))

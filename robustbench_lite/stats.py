@@ -252,6 +252,20 @@ def samples_needed(psi: float, drop: float, alpha: float = 0.05, power: float = 
     return math.ceil((root / drop) ** 2)
 
 
+def samples_to_pass(psi: float, margin: float, alpha: float = 0.05, power: float = 0.95) -> int:
+    """Pairs needed to exclude a drop of `margin` where there is none, by Tango's bound.
+
+    Args:
+        psi: share of samples that flip, as many either way.
+        margin: the drop to be excluded.
+        alpha: chance to exclude a drop of that size.
+        power: chance to exclude it where there is none.
+    """
+    z = float(norm.ppf(1 - alpha))
+    without_a_flip = z**2 * (1 - margin) / margin
+    return math.ceil(max(without_a_flip, psi * ((z + float(norm.ppf(power))) / margin) ** 2)) + 1
+
+
 def drop_e_value(lost: int, gained: int) -> float:
     """Evidence for a drop that may be looked at after every sample.
 
