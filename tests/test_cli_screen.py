@@ -148,6 +148,13 @@ OPTIONS = {
     "bench": "suite --models --attacks --effort --out --data --norm --eps --threat --n --seed "
     "--slice --shard --executor --workers --batch-size --device --precision --compile",
     "merge": "folders --out",
+    "plot": "folder --out --models --suite --data",
+    "baseline": "",
+    "check": "--model --baseline --config --data --margin --alpha --policy --sequential "
+    "--max-samples --time-limit --on-inconclusive --batch-size --device --junit --summary --json "
+    "--trend --openmetrics",
+    "init": "--model --out",
+    "power": "--drop --discordance --alpha --power",
     "leaderboard": "folder --suite --data --format --out --no-time",
     "compare": "A B --runs --suite --data --show",
     "train": "--out --recipe --arch --arch-set --defense --set --data --test-data --card-data "

@@ -370,3 +370,14 @@ def test_help_needs_no_torch() -> None:
     told = f"{code}\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", told], env=dict(os.environ), check=False)
     assert done.returncode == 0
+
+
+def test_init_writes_a_file_that_check_reads(forked_rbl: Run, place: Path, tmp_path: Path) -> None:
+    done = forked_rbl("init", "-m", "digits-cnn-at", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "digits-cnn-at.baseline.json").write_bytes((place / "b.json").read_bytes())
+    (tmp_path / "d.npz").write_bytes((place / "d.npz").read_bytes())
+    assert forked_rbl("check", cwd=tmp_path).returncode == 0
+    again = forked_rbl("init", "-m", "digits-cnn-at", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "rbl.toml exists" in again.stderr

@@ -122,7 +122,7 @@ def check(
     if rule_values["policy"] not in list(Policy):
         raise InputError(f"--policy {rule_values['policy']!r} is unknown; give {', '.join(Policy)}")
     rule = Rule(
-        _points(str(rule_values["margin"])),
+        points(str(rule_values["margin"])),
         float(rule_values["alpha"]),
         Policy(rule_values["policy"]),
     )
@@ -201,7 +201,7 @@ def _asked(
     return pairs, told.get("gate", {})
 
 
-def _points(text: str) -> float:
+def points(text: str) -> float:
     """A margin as a share: 2pt, 2 % or 0.02."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(pt|%|)\s*", text)
     if not match:
@@ -262,22 +262,3 @@ def _on_github(found: Sequence[Checked]) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in gate_files.as_annotations(found):
             typer.echo(line)
-
-
-def power(
-    drop: Annotated[str, typer.Option("--drop", help="The drop to be seen, as 2pt.")] = "2pt",
-    discordance: Annotated[
-        float, typer.Option("--discordance", help="Share of samples that flip, either way.")
-    ] = 0.04,
-    alpha: Annotated[float, typer.Option("--alpha", help="Chance of a false alarm.")] = 0.05,
-    chance: Annotated[float, typer.Option("--power", help="Chance to see the drop.")] = 0.95,
-) -> None:
-    """How many samples does a gate need? (Connor 1987)."""
-    from robustbench_lite.stats import samples_needed
-
-    share = _points(drop)
-    n = samples_needed(discordance, share, alpha, chance)
-    typer.echo(
-        f"{n} samples show a drop of {100 * share:g} points with a chance of {100 * chance:g} %, "
-        f"where {100 * discordance:g} % of the samples flip; false alarms {100 * alpha:g} %"
-    )

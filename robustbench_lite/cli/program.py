@@ -10,6 +10,7 @@ from robustbench_lite.cli import (
     certify,
     check,
     explain,
+    gate_setup,
     leaderboard,
     plot,
     train,
@@ -32,7 +33,8 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(leaderboard.compare)
 app.add_typer(baseline.app, name="baseline", no_args_is_help=True)
 app.command("check")(check.check)
-app.command("power")(check.power)
+app.command("init")(gate_setup.init)
+app.command("power")(gate_setup.power)
 app.command("plot")(plot.plot)
 app.command("merge")(bench.merge)
 app.command("train")(train.train)
