@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from robustbench_lite.baseline import Baseline, check_same, told_trial
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset
-from robustbench_lite.gate import Answer, Counts, Finding, Rule, decided, decided_so_far, overall
+from robustbench_lite.gate import (
+    Answer,
+    Counts,
+    Finding,
+    Policy,
+    Rule,
+    decided,
+    decided_so_far,
+    overall,
+)
 from robustbench_lite.judge import evaluate
 from robustbench_lite.suite import Trial
 from robustbench_lite.trust import Doubt, Trust, least
@@ -160,7 +169,7 @@ def checked(
             if course.n < n:
                 course.go_on(min(step, n - course.n), batch_size, report or (lambda done: None))
         late = time_limit is not None and time.perf_counter() - begun > time_limit
-        if sequential and overall(_decided(courses, rule, anytime=True)) is not Answer.INCONCLUSIVE:
+        if sequential and _settled(overall(_decided(courses, rule, anytime=True)), rule):
             break
     late &= any(c.n < n for c, n in zip(courses, wanted, strict=True))
     # A look that was allowed at any time stays so; else there was one look only, at the end.
@@ -179,6 +188,11 @@ def checked(
         for course in courses
     ]
     return found, late
+
+
+def _settled(answer: Answer, rule: Rule) -> bool:
+    """Can no further sample matter? Under `exact` any one may yet be lost."""
+    return answer is Answer.FAIL or (answer is Answer.PASS and rule.policy is not Policy.EXACT)
 
 
 def _decided(courses: Sequence[_Course], rule: Rule, *, anytime: bool) -> tuple[Finding, ...]:

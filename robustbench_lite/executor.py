@@ -125,6 +125,8 @@ def attempted(unit: Unit) -> bytes | Exception:
     try:
         return compute(unit)
     except Exception as error:  # whatever a model of somebody else's raises
+        if isinstance(error.__cause__, RuntimeError):  # of a device, perhaps: worth another try
+            return RuntimeError(str(error))
         return error if _travels(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,14 @@ from robustbench_lite.errors import InputError
 from robustbench_lite.threat import Threat
 
 _BYTES = 16
-# What shows results, or is another's code and is counted where it is used.
-_OF_NO_CONSEQUENCE = ("cli", "page", "testing", "zoo")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# What stores, compares and shows results, or is another's code and is counted where it is used.
+OF_NO_CONSEQUENCE = (
+    *("cli", "page", "testing", "zoo"),
+    *("baseline.py", "checking.py", "gate.py", "gate_files.py", "pytest_plugin.py"),
+    *("comparison.py", "figures.py", "leaderboard.py", "score.py", "picture.py"),
+    *("executor.py", "on_ray.py", "run.py", "store.py", "suite_file.py"),
+)
 
 
 def digest(value: object) -> str:
@@ -46,7 +52,8 @@ def described(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         named = {f.name: described(getattr(value, f.name)) for f in fields(value)}
         version = getattr(value, "version", "")
-        return {"kind": _name_of(type(value)), **named} | ({"version": version} if version else {})
+        kind = {"kind": _name_of(type(value)), "fields": named}
+        return kind | ({"version": version} if version else {})
     if isinstance(value, Mapping):
         return {str(key): described(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -63,10 +70,9 @@ def described(value: object) -> Any:
 def digest_of_model(model: nn.Module) -> str:
     """What decides a model's answers: weights, settings and the code of its modules."""
     seen = hashlib.blake2b(digest_size=_BYTES)
-    for name, module in model.named_modules():
-        kind = type(module)
-        own = {k: _told(v) for k, v in vars(module).items() if _counts(k)}
-        line = [name, _name_of(kind), _source_of(kind.__module__), own]
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = {k: _told(v) for k, v in vars(module).items() if k not in _OF_EVERY_MODULE}
+        line = [name, *_kind_of(module), own]
         seen.update(json.dumps(line, sort_keys=True).encode())
         tensors = {**module._parameters, **module._buffers}
         for key, tensor in sorted(tensors.items()):
@@ -74,21 +80,45 @@ def digest_of_model(model: nn.Module) -> str:
     return seen.hexdigest()
 
 
-def _counts(attribute: str) -> bool:
-    return not attribute.startswith("_") and attribute != "training"
-
-
-def _told(value: object) -> object:
+def _told(value: object, outer: tuple[int, ...] = ()) -> Any:
+    """As `described`; of what that refuses, what it is called and what it holds."""
     try:
         return described(value)
     except InputError:
-        return _name_of(type(value))
+        if id(value) in outer:
+            return "itself"
+    inside = (*outer, id(value))
+    if isinstance(value, Mapping):
+        return {str(key): _told(inner, inside) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(inner, inside) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted(digest(_told(inner, inside)) for inner in value)
+    if isinstance(value, partial):
+        return _told((value.func, value.args, value.keywords), inside)
+    if callable(value) and hasattr(value, "__qualname__"):
+        module = str(value.__module__)
+        line = getattr(getattr(value, "__code__", None), "co_firstlineno", 0)
+        cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return [module, value.__qualname__, _source_of(module), line, _told(cells, inside)]
+    return [*_kind_of(value), _told(getattr(value, "__dict__", {}), inside)]
+
+
+def _kind_of(value: object) -> list[Any]:
+    """What it is called, and the code of its class and of all that this inherits from."""
+    return [_name_of(type(value)), [_source_of(name) for name in _modules_of(value)]]
+
+
+def _modules_of(value: object) -> list[str]:
+    """Where its class and all that this inherits from are written, but for Python's own."""
+    names = (kind.__module__ for kind in type(value).__mro__)
+    return [n for n in dict.fromkeys(names) if n.partition(".")[0] not in sys.stdlib_module_names]
 
 
 def digest_of_code(plan: Plan, threat: Threat) -> str:
     """The code that a plan runs: its attacks', its threat's and the engine's."""
     attacks = [stage.attack for stage in plan.stages(threat)]
-    modules = {type(part).__module__ for part in (plan, threat, *attacks)}
+    modules = {name for part in (plan, threat, *attacks) for name in _modules_of(part)}
     parts = {_package_of(name) for name in modules} | {_package_of(__name__)}
     return digest(sorted(parts))
 
@@ -136,7 +166,7 @@ def _package_of(module: str) -> str:
     if not files or files[0].name != "__init__.py":
         return _digest_of_files(_files_of(module))
     root = files[0].parent
-    skipped = _OF_NO_CONSEQUENCE if top == __name__.partition(".")[0] else ()
+    skipped = OF_NO_CONSEQUENCE if top == __name__.partition(".")[0] else ()
     found = (p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in skipped)
     return _digest_of_files(sorted(found))
 

@@ -83,21 +83,25 @@ def _contest(entry: dict[str, Any]) -> str:
 
 
 def _board(store: Store, entries: Sequence[dict[str, Any]]) -> Board:
-    names = [entry["model"] for entry in entries]
-    rows = []
+    models = {(entry["model"], entry["model_digest"]) for entry in entries}
+    names = [name for name, _ in models]
+    best: dict[tuple[str, str], Row] = {}
     for entry in entries:
         name, weights = entry["model"], entry["model_digest"]
-        rows.append(
-            Row(
-                model=name if names.count(name) == 1 else f"{name}@{weights[:6]}",
-                digest=weights,
-                card=entry["card"],
-                scores=tuple(
-                    _score(store, trial, units, len(entry["samples"]), entry["slice"])
-                    for trial, units in zip(entry["trials"], entry["units"], strict=True)
-                ),
-            )
+        row = Row(
+            model=name if names.count(name) == 1 else f"{name}@{weights[:6]}",
+            digest=weights,
+            card=entry["card"],
+            scores=tuple(
+                _score(store, trial, units, len(entry["samples"]), entry["slice"])
+                for trial, units in zip(entry["trials"], entry["units"], strict=True)
+            ),
         )
+        # A model whose samples were cut otherwise, or whose card was edited, is the same model.
+        known = best.setdefault((name, weights), row)
+        if row.missing < known.missing:
+            best[name, weights] = row
+    rows = list(best.values())
     first = entries[0]
     used = frozenset(v for row in rows for score in row.scores for v in score.versions)
     return Board(

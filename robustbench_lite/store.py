@@ -57,6 +57,8 @@ class Store:
             return _opened(path.read_bytes(), path)
         except FileNotFoundError:
             raise
+        except NotADirectoryError as error:  # a folder on the way is a file: nothing was written
+            raise FileNotFoundError(str(path)) from error
         except OSError as error:
             raise InputError(
                 f"{path} cannot be read: {_cause(error)}; check the disk and the permissions"
@@ -70,11 +72,12 @@ class Store:
         """
         path = self.path(kind, key)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self.claim(key, wait=True)  # or another process takes it for what a dead one has left
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("wb") as file:
-                    file.write(sealed(content))
+                    file.write(sealed(content, key))
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(path)
@@ -85,19 +88,22 @@ class Store:
                 f"{path} cannot be written: {_cause(error)}; what is stored is sound: make room or "
                 "choose another folder, and start again to go on"
             ) from error
+        finally:
+            self.release(key)
 
     def keys(self, kind: str) -> Iterator[str]:
         """The keys of all files of a kind, sorted."""
         found = (self.folder / kind).rglob(f"*{_SUFFIXES[kind]}")
         return iter(sorted(path.name.removesuffix(_SUFFIXES[kind]) for path in found))
 
-    def claim(self, key: str) -> bool:
+    def claim(self, key: str, *, wait: bool = False) -> bool:
         """Have this process, and no other on the folder, work on a key until it is released.
 
         A process that dies releases what it had.
         """
+        how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
-            fcntl.lockf(self._lock_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(key))
+            fcntl.lockf(self._lock_file(), how, 1, _offset(key))
         except BlockingIOError:
             return False
         except PermissionError:  # as some systems call a lock that is held
@@ -110,11 +116,12 @@ class Store:
 
     def clean(self) -> None:
         """Remove what dead processes have left half-written; those at work hold a claim."""
-        for path in (self.folder / "units").rglob("*.tmp"):
-            key = path.name.partition(".")[0]
-            if self.claim(key):
-                path.unlink(missing_ok=True)
-                self.release(key)
+        for kind in _SUFFIXES:
+            for path in (self.folder / kind).rglob("*.tmp"):
+                key = path.name.partition(".")[0]
+                if self.claim(key):
+                    path.unlink(missing_ok=True)
+                    self.release(key)
 
     def _lock_file(self) -> int:
         if self._lock is None:
@@ -161,14 +168,14 @@ def merge(sources: list[Store], target: Store) -> dict[str, int]:
     return {kind: sum(1 for k, _ in plan if k == kind) for kind in _SUFFIXES}
 
 
-def sealed(content: bytes) -> bytes:
-    """Lines with one more, which tells whether they are whole."""
-    return content + b'{"seal": "' + _seal(content).encode() + b'"}\n'
+def sealed(content: bytes, key: str) -> bytes:
+    """Lines with one more, which tells whether they are whole and those of the key."""
+    return content + b'{"seal": "' + _seal(key.encode() + content).encode() + b'"}\n'
 
 
 def _opened(content: bytes, path: Path) -> bytes:
     body = _lasting(content)
-    if not content.endswith(b"\n") or sealed(body) != content:
+    if not content.endswith(b"\n") or sealed(body, path.stem) != content:
         raise DamagedError(
             f"{path} is damaged: it is not what was written; remove it and start rbl bench again"
         )

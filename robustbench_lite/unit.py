@@ -18,7 +18,13 @@ from robustbench_lite.classifier import Classifier
 from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Evidence, evidence_from
-from robustbench_lite.identity import described, described_plan, digest, digest_of_code
+from robustbench_lite.identity import (
+    described,
+    described_plan,
+    digest,
+    digest_of_code,
+    digest_of_model,
+)
 from robustbench_lite.judge import evaluate
 from robustbench_lite.models import load_model
 from robustbench_lite.registry import load_data
@@ -94,7 +100,9 @@ def compute(unit: Unit) -> bytes:
     Raises:
         RblError: the model or the data cannot be used.
     """
-    model = _model(unit.model) if isinstance(unit.model, str) else unit.model
+    model = unit.model
+    if isinstance(model, str):
+        model = _model(model, unit.model_digest)
     model = model.to(unit.device)
     data = _data(unit.data) if isinstance(unit.data, str) else unit.data
     part = data.take(_rows_of(data, unit.ids))
@@ -189,8 +197,11 @@ def versions() -> dict[str, str]:
 
 
 @lru_cache(maxsize=2)
-def _model(spec: str) -> Classifier:
-    return load_model(spec)
+def _model(spec: str, weights: str) -> Classifier:
+    model = load_model(spec)
+    if digest_of_model(model) != weights:
+        raise InputError(f"model {spec!r} has changed meanwhile; start the benchmark again")
+    return model
 
 
 @lru_cache(maxsize=2)

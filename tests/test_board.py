@@ -48,8 +48,8 @@ def images() -> Dataset:
     return Dataset(torch.linspace(0, 1, 4 * N).reshape(N, 1, 2, 2), torch.arange(N) % 3)
 
 
-def entry(name: str, *trials: Trial, seed: int = 0, width: int = 40) -> Entry:
-    suite = Suite("exact", {"": trials}, n=N, slice=width)
+def entry(name: str, *trials: Trial, seed: int = 0, n: int = N) -> Entry:
+    suite = Suite("exact", {"": trials}, n=n, slice=40)
     return entry_of(suite, Contestant(model(name, seed)), images())
 
 
@@ -259,7 +259,8 @@ def test_other_samples_or_trials_are_another_board(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, entry("m", FIXED), first(50))
     put(store, entry("m", MINIMAL), first(50))
-    assert len(boards_in(store)) == 2
+    put(store, entry("m", FIXED, n=N - 1), first(50))
+    assert len(boards_in(store)) == 3
     assert len(boards_in(store, {entry("m", FIXED).key})) == 1
 
 

@@ -381,3 +381,15 @@ def test_init_writes_a_file_that_check_reads(forked_rbl: Run, place: Path, tmp_p
     again = forked_rbl("init", "-m", "digits-cnn-at", cwd=tmp_path)
     assert again.returncode == 2
     assert "rbl.toml exists" in again.stderr
+
+
+def test_policy_exact_looks_at_every_sample(forked_rbl: Run, place: Path, tmp_path: Path) -> None:
+    """The lost sample is the last of those that were broken, after the first look at 100."""
+    text = (place / "b.json").read_text()
+    at = text.rindex("-", 0, text.rindex('"'))
+    assert text[:at].count(" ") > 100
+    (tmp_path / "b.json").write_text(text[:at] + "+" + text[at + 1 :])
+    (tmp_path / "d.npz").write_bytes((place / "d.npz").read_bytes())
+    done = forked_rbl(*check("digits-cnn-at", "--policy", "exact", "--sequential"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert int(done.stdout.splitlines()[3].split()[-3]) == N
