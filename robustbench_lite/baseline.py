@@ -186,7 +186,8 @@ def read_baseline(path: Path, known: Sequence[str] | None = None) -> Baseline:
     sound = len(samples) == told.n and all(
         len(m) == len(names) and set(m) <= {_WRONG, _BROKEN, _ROBUST} for m in marks
     )
-    if not sound or not names:
+    parts = {"name", "asked", "attack", "code", "threat"}
+    if not sound or not names or any(parts - trial.keys() for trial in told.trials):
         raise BaselineError(f"baseline {path} has lines that are not whole; restore it")
     short = tuple(sample[:_DIGITS] for sample in samples)
     ids = short if known is None else _found(short, known, told, path)

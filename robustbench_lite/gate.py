@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.evalues import drop_e_value, no_drop_e_value
 from robustbench_lite.stats import (
-    drop_e_value,
     holm,
     mcnemar_drop,
-    no_drop_e_value,
     samples_to_pass,
     tango,
 )

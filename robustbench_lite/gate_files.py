@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from robustbench_lite.checking import Checked, trust_of
 from robustbench_lite.gate import Answer, Finding, overall
+from robustbench_lite.trust import Trust
 
 SUMMARY_BYTES = 64 * 1024
 ANNOTATIONS = 10
@@ -32,8 +33,9 @@ def sentence(model: str, finding: Finding) -> str:
 def as_markdown(every: Sequence[Checked]) -> str:
     """A summary for a pull request, at most 64 KiB."""
     answer = overall([f for one in every for f in one.findings])
+    trusted = trust_of(every) is not Trust.FAIL
     lines = [
-        f"### Robustness: {_MARK[answer]}",
+        f"### Robustness: {_MARK[answer] if trusted else 'NOT TO BE TRUSTED'}",
         "",
         "| model | measured | was % | is % | drop | 95 % CI | lost | gained | n | p | |",
         "| :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | :-- |",
@@ -75,14 +77,15 @@ def as_junit(every: Sequence[Checked], threats: Sequence[Sequence[str]]) -> byte
     root = ElementTree.Element("testsuites", name="robustness")
     for one, told in zip(every, threats, strict=True):
         answers = [f.answer for f in one.findings]
+        lies = [str(doubt) for doubt in one.doubts if doubt.trust is Trust.FAIL]
         suite = ElementTree.SubElement(
             root,
             "testsuite",
             name=one.model,
-            tests=str(len(answers)),
+            tests=str(len(answers) + len(lies[:1])),
             failures=str(answers.count(Answer.FAIL)),
             skipped=str(answers.count(Answer.INCONCLUSIVE)),
-            errors="0",
+            errors=str(len(lies[:1])),
             time=f"{one.seconds:.3f}",
         )
         for finding, threat in zip(one.findings, ["", *told], strict=True):
@@ -98,6 +101,11 @@ def as_junit(every: Sequence[Checked], threats: Sequence[Sequence[str]]) -> byte
                 ElementTree.SubElement(case, "skipped", message=text)
             else:
                 ElementTree.SubElement(case, "system-out").text = text
+        if lies:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=f"robustness.{one.model}", name="trust", time="0"
+            )
+            ElementTree.SubElement(case, "error", message="; ".join(lies))
     ElementTree.indent(root)
     written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
@@ -187,12 +195,18 @@ def as_annotations(every: Sequence[Checked]) -> list[str]:
     """Lines that GitHub shows beside a commit, failures first, at most ten."""
     of = {Answer.FAIL: "error", Answer.INCONCLUSIVE: "warning"}
     found = [
-        (list(of).index(f.answer), f"::{of[f.answer]} title=robustness::{sentence(one.model, f)}")
+        (list(of).index(f.answer), f"::{of[f.answer]} title=robustness::{_data(one.model, f)}")
         for one in every
         for f in one.findings
         if f.answer in of
     ]
     return [line for _, line in sorted(found, key=lambda pair: pair[0])][:ANNOTATIONS]
+
+
+def _data(model: str, finding: Finding) -> str:
+    """A sentence as GitHub's commands want it."""
+    text = sentence(model, finding).replace("%", "%25")
+    return text.replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _percent(part: int, n: int) -> str:

@@ -25,7 +25,8 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # What stores, compares and shows results, or is another's code and is counted where it is used.
 OF_NO_CONSEQUENCE = (
     *("cli", "page", "testing", "zoo"),
-    *("baseline.py", "checking.py", "gate.py", "gate_files.py", "pytest_plugin.py"),
+    *("baseline.py", "checking.py", "gate.py", "gate_files.py", "evalues.py"),
+    *("pytest_plugin.py", "pytest_checks.py"),
     *("comparison.py", "figures.py", "leaderboard.py", "score.py", "picture.py"),
     *("executor.py", "on_ray.py", "run.py", "store.py", "suite_file.py"),
 )

@@ -13,6 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import binom, multinomial
 
 from robustbench_lite.errors import InputError
+from robustbench_lite.evalues import drop_e_value, no_drop_e_value
 from robustbench_lite.gate import (
     Answer,
     Counts,
@@ -22,15 +23,7 @@ from robustbench_lite.gate import (
     decided_so_far,
     overall,
 )
-from robustbench_lite.stats import (
-    drop_e_value,
-    holm,
-    mcnemar_drop,
-    no_drop_e_value,
-    samples_needed,
-    samples_to_pass,
-    tango,
-)
+from robustbench_lite.stats import holm, mcnemar_drop, samples_needed, samples_to_pass, tango
 
 PASS, INCONCLUSIVE, FAIL = Answer.PASS, Answer.INCONCLUSIVE, Answer.FAIL
 GATES = 2_000

@@ -48,6 +48,10 @@ def check(model: str = "digits-cnn-at", *more: object) -> tuple[object, ...]:
     return ("check", "-m", model, "-b", "b.json", *more)
 
 
+def trial(name: str) -> dict[str, object]:
+    return {"name": name, "asked": {}, "attack": "", "code": "", "threat": {}}
+
+
 def answers(text: str) -> list[str]:
     return [line.split()[-1] for line in text.splitlines()[2:4]]
 
@@ -130,6 +134,7 @@ def test_one_changed_image_is_not_comparable(forked_rbl: Run, place: Path) -> No
         (lambda b: b.update(ids="0"), "has other samples"),
         (lambda b: b.pop("seed"), "seed"),
         (lambda b: b.update(more=1), "more"),
+        (lambda b: b["trials"][0].pop("asked"), "lines that are not whole"),
     ],
 )
 def test_what_a_baseline_was_not_made_with_is_named(
@@ -194,9 +199,13 @@ def test_figures_that_cannot_be_trusted(forked_rbl: Run, tmp_path: Path) -> None
     save(tmp_path / "d.npz", data.x.numpy(), (data.y.numpy() + 1) % 10)
     done = forked_rbl(*update(), "--data", "npz:d.npz", cwd=tmp_path)
     assert done.returncode == 0
-    done = forked_rbl(*check(), cwd=tmp_path)
+    done = forked_rbl(*check("digits-cnn-at", "--junit", "j", "--summary", "s"), cwd=tmp_path)
     assert done.returncode == 3
     assert "clean accuracy is not above chance" in done.stdout
+    assert (tmp_path / "s").read_text().startswith("### Robustness: NOT TO BE TRUSTED\n")
+    (suite,) = ElementTree.parse(tmp_path / "j").getroot().findall("testsuite")
+    assert (suite.get("errors"), suite.get("tests")) == ("1", "3")
+    assert len(suite.findall("testcase")) == 3
 
 
 def test_every_file(forked_rbl: Run, place: Path) -> None:
@@ -317,7 +326,7 @@ def test_a_baseline_is_small_and_says_who_and_why(forked_rbl: Run, place: Path) 
     from robustbench_lite.baseline import Baseline, baseline_text
 
     ids = tuple(f"{i:016x}-3" for i in np.random.default_rng(0).integers(2**60, size=10_000))
-    trials = tuple({"name": n, "asked": {}} for n in ("a", "b"))
+    trials = tuple(trial(n) for n in ("a", "b"))
     right = tuple([True, False] * 5000)
     big = Baseline("m", "d", 0, ids, trials, right, {"a": right, "b": right}, {})
     assert len(baseline_text(big).encode()) < 100_000
@@ -335,7 +344,7 @@ def test_a_baseline_comes_back_as_it_was(tmp_path: Path) -> None:
     )
     clean = tuple(i % 3 > 0 for i in range(50))
     robust = {"a": tuple(c and i % 2 > 0 for i, c in enumerate(clean)), "b": clean}
-    trials = tuple({"name": n, "asked": {}} for n in robust)
+    trials = tuple(trial(n) for n in robust)
     made = Baseline("m", "d", 4, ids, trials, clean, robust, {"reason": "why"})
     (tmp_path / "b").write_text(baseline_text(made))
     assert read_baseline(tmp_path / "b", ids) == made
@@ -393,3 +402,41 @@ def test_policy_exact_looks_at_every_sample(forked_rbl: Run, place: Path, tmp_pa
     done = forked_rbl(*check("digits-cnn-at", "--policy", "exact", "--sequential"), cwd=tmp_path)
     assert done.returncode == 1
     assert int(done.stdout.splitlines()[3].split()[-3]) == N
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gate = 1", "needs [gate] with numbers and [[checks]]"),
+        ('checks = "x"', "needs [gate] with numbers and [[checks]]"),
+        ("checks = [1]", "needs [gate] with numbers and [[checks]]"),
+        ('[gate]\nalpha = "high"', "needs [gate] with numbers and [[checks]]"),
+        ("[gate]\nbeta = 1", "unknown field 'beta'"),
+        ("[[checks]]\nmodel = 'a'", "needs [[checks]], each with model and baseline"),
+        ("[gate", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_checks_is_told(forked_refused: Run, tmp_path: Path, text, told) -> None:
+    (tmp_path / "rbl.toml").write_text(text)
+    assert told in forked_refused("check")
+
+
+def test_models_of_a_file_of_checks_lie_beside_it(forked_rbl: Run, place: Path, tmp_path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    for name in ("digits-cnn-at.safetensors", "digits-cnn-at.toml"):
+        (inner / name).write_bytes((WEIGHTS / name).read_bytes())
+    (inner / "b.json").write_bytes((place / "b.json").read_bytes())
+    (tmp_path / "d.npz").write_bytes((place / "d.npz").read_bytes())
+    (inner / "rbl.toml").write_text(
+        '[[checks]]\nmodel = "digits-cnn-at.safetensors"\nbaseline = "b.json"\n'
+    )
+    done = forked_rbl("check", "--config", "inner/rbl.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_baseline_can_be_made_anew(forked_rbl: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{")
+    done = forked_rbl(*update(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "b.json: a new baseline" in done.stdout

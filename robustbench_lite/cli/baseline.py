@@ -60,7 +60,6 @@ def update(
         threat=threat,
     )
 
-    import getpass
     import time
 
     from robustbench_lite import baseline as file
@@ -68,6 +67,10 @@ def update(
     from robustbench_lite.judge import evaluate
     from robustbench_lite.unit import versions
 
+    try:
+        before = file.read_baseline(baseline) if baseline.exists() else None
+    except file.BaselineError:  # a damaged one is made anew
+        before = None
     classifier, profile = options.model_of(model, options.device_of(device))
     trials = asked.trials(profile)
     source = data or profile.test_data
@@ -88,21 +91,30 @@ def update(
             )
     note = {
         "reason": reason,
-        "by": getpass.getuser(),
+        "by": _user(),
         "when": time.strftime("%Y-%m-%d"),
         "versions": versions(),
     }
     told = [file.told_trial(trial, how) for trial, how in trials]
     made = file.baseline_of(classifier.name, source, told, outcomes, note)
     lines = ["a new baseline"]
-    if baseline.exists():
-        lines = file.changed(file.read_baseline(baseline), file.shortened(made))
+    if before is not None:
+        lines = file.changed(before, file.shortened(made))
     files.write_whole({baseline: file.baseline_text(made).encode()})
     rows = [(trial.name, o) for (trial, _), o in zip(trials, outcomes, strict=True)]
     screen.show_table(screen.attack_title(outcomes[0]), screen.attack_table(rows))
     for line in lines:
         screen.console().print(f"{baseline}: {line}", soft_wrap=True)
     screen.show_doubts(outcomes)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container whose user has no name
+        return str(os.getuid())
 
 
 @app.command("show")

@@ -187,18 +187,29 @@ def _asked(
         told = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); correct it") from error
+    gate, entries = told.get("gate", {}), told.get("checks", [])
+    tables = [gate, *entries] if isinstance(entries, list) else [entries]
+    if not all(isinstance(t, dict) for t in tables) or not isinstance(
+        gate.get("alpha", 0.05), float | int
+    ):
+        raise InputError(f"{path} needs [gate] with numbers and [[checks]]; see rbl init")
     unknown = told.keys() - {"gate", "checks"}
-    unknown |= told.get("gate", {}).keys() - {"margin", "alpha", "policy"}
-    entries = told.get("checks", [])
+    unknown |= gate.keys() - {"margin", "alpha", "policy"}
     unknown |= {k for e in entries for k in e.keys() - {"model", "baseline"}}
     if unknown:
         raise InputError(f"{path} has an unknown field {min(unknown)!r}; remove it")
     if model is not None and baseline is not None:
-        return [(model, baseline)], told.get("gate", {})
+        return [(model, baseline)], gate
     if not entries or any({"model", "baseline"} - e.keys() for e in entries):
         raise InputError(f"{path} needs [[checks]], each with model and baseline")
-    pairs = [(str(e["model"]), path.parent / str(e["baseline"])) for e in entries]
-    return pairs, told.get("gate", {})
+    pairs = [(_beside(path, e["model"]), path.parent / str(e["baseline"])) for e in entries]
+    return pairs, gate
+
+
+def _beside(config: Path, model: object) -> str:
+    """A model's name, or its file where that lies beside the configuration."""
+    file = config.parent / str(model)
+    return str(file) if file.is_file() else str(model)
 
 
 def points(text: str) -> float:
