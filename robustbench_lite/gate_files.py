@@ -179,7 +179,7 @@ def as_openmetrics(every: Sequence[Checked]) -> str:
             c = f.counts
             labels = f'model="{_escaped(one.model)}",measured="{_escaped(c.name)}"'
             values = (c.after / c.n, c.before / c.n, c.lost, c.gained)
-            for (name, _, lines), value in zip(families, values, strict=False):
+            for (name, _, lines), value in zip(families[:-1], values, strict=True):
                 lines.append(f"{name}{{{labels}}} {value}")
             families[-1][2].extend(
                 f'rbl_gate{{{labels},answer="{answer}"}} {int(answer is f.answer)}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,29 +107,23 @@ def compared(path: Path, wanted: Wanted, rule: Rule) -> Result:
             "integration, and keep the file with the test"
         )
     from robustbench_lite.baseline import read_baseline
-    from robustbench_lite.checking import Check, checked
-    from robustbench_lite.cli.gating import trials_again
+    from robustbench_lite.checking import checked
+    from robustbench_lite.cli.gating import check_on
 
     short = read_baseline(path)
     classifier, profile = model_of(wanted.model)
     whole = data_of(short.data if wanted.data is None else wanted.data)
     wanted.check_made_so(path, short, profile)
-    baseline = read_baseline(path, whole.ids)
-    row = {sample: i for i, sample in enumerate(whole.ids)}
-    samples = whole.take([row[sample] for sample in baseline.ids])
-    (found,), _ = checked([Check(classifier, baseline, samples, trials_again(baseline))], rule)
+    (found,), _ = checked([check_on(classifier, path, whole)], rule)
     return _decided(found, path)
 
 
 def updated(path: Path, wanted: Wanted, reason: str) -> Result:
     """Write the baseline anew."""
-    import time
-
     from robustbench_lite import baseline as file
     from robustbench_lite.cli.files import temporary
-    from robustbench_lite.cli.gating import ranked, trials_again
+    from robustbench_lite.cli.gating import note_of, ranked, trials_again
     from robustbench_lite.judge import evaluate
-    from robustbench_lite.unit import versions
 
     try:
         before = file.read_baseline(path)
@@ -150,15 +143,9 @@ def updated(path: Path, wanted: Wanted, reason: str) -> Result:
     whole = data_of(source)
     samples = ranked(whole, n, seed)
     outcomes = [evaluate(classifier, t.attack, t.threat, samples, seed=seed) for t, _ in made]
-    note = {
-        "reason": reason,
-        "by": _user(),
-        "when": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-    }
     name = source if isinstance(source, str) else whole.name
     trials = [file.told_trial(*one) for one in made]
-    after = file.baseline_of(classifier.name, name, trials, outcomes, note)
+    after = file.baseline_of(classifier.name, name, trials, outcomes, note_of(reason))
     changes = file.changed(before, file.shortened(after)) if before else ["a new baseline"]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary(path).write_text(file.baseline_text(after), "utf-8")
@@ -166,15 +153,6 @@ def updated(path: Path, wanted: Wanted, reason: str) -> Result:
     doubts = [f"{d.trust}: {d}" for o in outcomes for d in o.doubts]
     lines = [f"baseline {path} written, {'; '.join(changes)}", *dict.fromkeys(doubts)]
     return Result(True, tuple(lines))
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return str(os.getuid())
 
 
 def measured(found: Outcome, least: float | None) -> Result:

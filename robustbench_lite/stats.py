@@ -220,7 +220,7 @@ def ranks(order: Sequence[int], p_values: NDArray[np.float64], alpha: float = 0.
     for entry in order:
         better = [
             rank
-            for earlier, rank in zip(order, result, strict=False)
+            for earlier, rank in zip(order[: len(result)], result, strict=True)
             if p_values[earlier, entry] <= alpha
         ]
         result.append(max([1 + len(better), *result[-1:], *(rank + 1 for rank in better)]))

@@ -60,12 +60,9 @@ def update(
         threat=threat,
     )
 
-    import time
-
     from robustbench_lite import baseline as file
     from robustbench_lite.cli import progress, screen
     from robustbench_lite.judge import evaluate
-    from robustbench_lite.unit import versions
 
     try:
         before = file.read_baseline(baseline) if baseline.exists() else None
@@ -89,14 +86,8 @@ def update(
                     report=report,
                 )
             )
-    note = {
-        "reason": reason,
-        "by": _user(),
-        "when": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-    }
     told = [file.told_trial(trial, how) for trial, how in trials]
-    made = file.baseline_of(classifier.name, source, told, outcomes, note)
+    made = file.baseline_of(classifier.name, source, told, outcomes, gating.note_of(reason))
     lines = ["a new baseline"]
     if before is not None:
         lines = file.changed(before, file.shortened(made))
@@ -106,15 +97,6 @@ def update(
     for line in lines:
         screen.console().print(f"{baseline}: {line}", soft_wrap=True)
     screen.show_doubts(outcomes)
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container whose user has no name
-        return str(os.getuid())
 
 
 @app.command("show")

@@ -105,6 +105,7 @@ def bench(
     from dataclasses import replace
 
     from robustbench_lite.cli import boards, progress, screen
+    from robustbench_lite.leaderboard import boards_in
     from robustbench_lite.run import Contestant, entry_of, run
     from robustbench_lite.store import Store
 
@@ -163,9 +164,7 @@ def bench(
     store = Store(out)
     with progress.working(suite or "bench") as report:
         tally = run(entries, store, _executor(executor, workers), shard=part, report=report)
-    boards.show(
-        boards.of_entries(store, {entry.key for entry in entries}), time=True, partly=part[1] > 1
-    )
+    boards.show(boards_in(store, {entry.key for entry in entries}), time=True, partly=part[1] > 1)
     _complain(tally, out)
 
 

@@ -8,22 +8,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rich.table import Table
 from rich.text import Text
 
 from robustbench_lite.cli import screen
 from robustbench_lite.figures import entry, report_of
-from robustbench_lite.leaderboard import Board, boards_in
+from robustbench_lite.leaderboard import Board
 from robustbench_lite.page.report import plain
 from robustbench_lite.score import Row
 from robustbench_lite.trust import Trust
-
-if TYPE_CHECKING:
-    from collections.abc import Set
-
-    from robustbench_lite.store import Store
 
 T = TypeVar("T")
 TIES = "= : an exact McNemar test, Holm-corrected, cannot tell models of one rank apart"
@@ -36,11 +31,6 @@ class Column:
     head: str
     cell: Callable[[Row], str]
     gives_way: int = 0
-
-
-def of_entries(store: Store, keys: Set[str]) -> list[Board]:
-    """The boards that rows of a run are on."""
-    return boards_in(store, keys)
 
 
 def show(boards: Sequence[Board], *, time: bool, partly: bool = False) -> None:

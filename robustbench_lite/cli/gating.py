@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustbench_lite.baseline import Baseline
     from robustbench_lite.card import Profile
     from robustbench_lite.checking import Check
+    from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
     from robustbench_lite.suite import Trial
 
@@ -91,14 +92,45 @@ def check_of(model: str, path: Path, data: str | None, device: str) -> Check:
         InputError: there is no such model, or it cannot take the data.
     """
     from robustbench_lite.baseline import read_baseline
-    from robustbench_lite.checking import Check
 
     short = read_baseline(path)
     classifier, profile = options.model_of(model, options.device_of(device))
     whole = options.whole_data_of(data or short.data, profile)
+    return check_on(classifier, path, whole)
+
+
+def check_on(classifier: Classifier, path: Path, whole: Dataset) -> Check:
+    """A loaded model, a baseline, and the baseline's samples among those of `whole`.
+
+    Raises:
+        BaselineError: the baseline is missing, or about something else.
+    """
+    from robustbench_lite.baseline import read_baseline
+    from robustbench_lite.checking import Check
+
     baseline = read_baseline(path, whole.ids)
     place = {sample: row for row, sample in enumerate(whole.ids)}
     samples = whole.take([place[sample] for sample in baseline.ids])
     trials = trials_again(baseline)
     threats.check_access({t.name: t.attack for t in trials}, trials[0].threat, classifier)
     return Check(classifier, baseline, samples, trials)
+
+
+def note_of(reason: str) -> dict[str, Any]:
+    """Who writes a baseline, when, why and with what."""
+    import getpass
+    import os
+    import time
+
+    from robustbench_lite.unit import versions
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container whose user has no name
+        user = str(os.getuid())
+    return {
+        "reason": reason,
+        "by": user,
+        "when": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+    }
