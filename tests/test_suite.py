@@ -200,3 +200,18 @@ def test_a_model_of_a_pattern_that_cannot_take_part_is_left_out(forked_rbl, tmp_
     done = forked_rbl(*run_, "digits-h*", cwd=tmp_path)
     assert done.returncode == 2
     assert "none of --models can take part" in done.stderr
+
+
+def test_what_failed_is_told_with_its_samples(tmp_path: Path) -> None:
+    from robustbench_lite.cli.bench import _complain
+    from robustbench_lite.errors import IncompleteError
+    from robustbench_lite.run import Tally
+
+    one, two = entry(Suite("s", {"": ONE}, n=8, slice=4)).units
+    _complain(Tally(computed=2), tmp_path)  # nothing failed, nothing is said
+    with pytest.raises(IncompleteError) as told:
+        _complain(Tally(failed={one: "it broke.", two: "it broke too"}), tmp_path)
+    text = str(told.value)
+    assert text.startswith("digits-cnn fgsm and 1 other units failed (it broke), so that 8 samples")
+    assert f"({', '.join(one.ids[:3])}, ...)" in text
+    assert told.value.exit_code == 6
