@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-# What makes rich and typer draw differently under some continuous-integration services.
-_DRAWING = {"COLUMNS", "LINES", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERM"}
+# What continuous-integration services set: rich and typer draw and the gate behaves otherwise.
+_OF_SERVICES = {
+    *("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "PY_COLORS", "TERM"),
+}
 WEIGHTS = Path(__file__).parent.parent / "robustbench_lite" / "zoo" / "weights"
 
 Rbl = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,7 +25,7 @@ StartRbl = Callable[..., subprocess.Popen[str]]
 
 
 def _environment(changes: dict[str, str]) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in _DRAWING}
+    kept = {k: v for k, v in os.environ.items() if k not in _OF_SERVICES}
     return kept | {"OMP_WAIT_POLICY": "PASSIVE", "TERM": "xterm", "NO_COLOR": "1"} | changes
 
 

@@ -135,7 +135,9 @@ def all_of(browser, selector):
 
 
 def one(browser, selector):
-    return browser.find_element(By.CSS_SELECTOR, selector)
+    """The element, which may come a moment after what called for it: some events are queued."""
+    found = WebDriverWait(browser, 20, 0.05)
+    return found.until(lambda b: b.find_element(By.CSS_SELECTOR, selector))
 
 
 def models(browser):
