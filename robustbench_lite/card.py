@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from robustbench_lite.errors import InputError
 from robustbench_lite.running import Precision
@@ -79,18 +87,22 @@ class Profile(_Strict):
     """What an evaluation needs to know of a model.
 
     `norm` and `eps` are the threat that the model is meant to be measured under, `test_data` the
-    data; both are the defaults of `rbl attack`. Where no data are named, the user must.
+    data; both are the defaults of `rbl attack`. Where no data are named, the user must. `classes`,
+    `channels` and `size` (rows and columns) are 0 where any will do, or nobody knows. `crop` is the
+    share of the shorter side that is kept of a photograph, `interpolation` how it is resized.
     """
 
     name: str
     summary: str = ""
-    classes: PositiveInt
-    channels: PositiveInt
-    size: PositiveInt
-    parameters: PositiveInt
+    classes: NonNegativeInt
+    channels: NonNegativeInt
+    size: NonNegativeInt
+    parameters: NonNegativeInt
     test_data: str
     norm: Norm
     eps: float = Field(ge=0)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     @property
     def threat(self) -> Lp:
@@ -101,6 +113,10 @@ class Profile(_Strict):
 class Card(Profile):
     """A model card; `beside` holds the same measurement of other models."""
 
+    classes: PositiveInt
+    channels: PositiveInt
+    size: PositiveInt
+    parameters: PositiveInt
     train_samples: PositiveInt
     train_ids_sha256: str
     train_minutes: float
@@ -132,7 +148,7 @@ def read_card(path: Path) -> Card:
 
 def card_text(card: Card) -> str:
     """The card as TOML."""
-    return _toml(card.model_dump(mode="json"))
+    return _toml(card.model_dump(mode="json", exclude={"crop", "interpolation"}))
 
 
 def _toml(table: Mapping[str, Any], path: str = "") -> str:

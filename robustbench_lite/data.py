@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -90,18 +90,66 @@ class Dataset:
             )
         return self.take(sorted(chosen))
 
-    def sample(self, n: int, seed: int = 0) -> "Dataset":
+    def sample(self, n: int, seed: int = 0, *, stratified: bool = False) -> "Dataset":
         """`n` samples: those with the least hash of (seed, id), in their present order.
 
         Which samples are drawn depends on their content, not on their position.
 
+        Args:
+            n: how many.
+            seed: which.
+            stratified: of every class a part that is as large as its part of the whole.
+
         Raises:
             InputError: n is below 1.
         """
-        if n < 1:
-            raise InputError(f"n is {n}; evaluate 1 sample or more")
-        ranked = sorted(range(len(self)), key=lambda i: rank_of(seed, self.ids[i]))
-        return self.take(sorted(ranked[:n]))
+        return self.take(drawn(self.ids, n, seed, self.y.tolist() if stratified else None))
+
+    def relabelled(
+        self, number_of: Mapping[int, int], classes: tuple[str, ...] | None
+    ) -> "Dataset":
+        """The samples whose label is in `number_of`, with the label that stands there.
+
+        Raises:
+            InputError: no sample is left.
+        """
+        labels = self.y.tolist()
+        kept = [i for i, label in enumerate(labels) if label in number_of]
+        y = torch.tensor([number_of[labels[i]] for i in kept], dtype=torch.int64)
+        return Dataset(self.x[kept], y, self.name, classes)
+
+
+def drawn(
+    names: Sequence[str], n: int, seed: int, labels: Sequence[int] | None = None
+) -> list[int]:
+    """The positions of the `n` names with the least hash, in order.
+
+    Args:
+        names: of samples.
+        n: how many.
+        seed: which.
+        labels: if given, of every class a part that is as large as its part of the whole (largest
+            remainders; ties to the lower label).
+
+    Raises:
+        InputError: n is below 1.
+    """
+    if n < 1:
+        raise InputError(f"n is {n}; evaluate 1 sample or more")
+    ranked = sorted(range(len(names)), key=lambda i: rank_of(seed, names[i]))
+    if labels is None or n >= len(names):
+        return sorted(ranked[:n])
+    counts = Counter(labels)
+    shares = {label: divmod(n * count, len(names)) for label, count in counts.items()}
+    left = n - sum(whole for whole, _ in shares.values())
+    lucky = sorted(shares, key=lambda label: (-shares[label][1], label))[:left]
+    room = {label: whole + (label in lucky) for label, (whole, _) in shares.items()}
+    chosen = []
+    for i in ranked:
+        if room[labels[i]]:
+            room[labels[i]] -= 1
+            chosen.append(i)
+    return sorted(chosen)
 
 
 def rank_of(seed: int, sample_id: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from robustbench_lite.card import Card, Profile, Recipe, read_card
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.defense import Training, Wrapping
 from robustbench_lite.errors import InputError, UnsupportedError
-from robustbench_lite.registry import Kind, find, load_defense, registered, settings_of
+from robustbench_lite.model_specs import parts_of, source_of
+from robustbench_lite.registry import Kind, find, load_defense, settings_of
 from robustbench_lite.threat import Access
 
 Source = Callable[[str, Mapping[str, str]], tuple[Classifier, Profile]]
@@ -23,9 +25,10 @@ Source = Callable[[str, Mapping[str, str]], tuple[Classifier, Profile]]
 def load_model(spec: str, *, naive: bool = False) -> Classifier:
     """The classifier of a registered name, or of a .safetensors file with its card beside it.
 
-    Models from elsewhere are SOURCE:NAME?KEY=VALUE&..., as `clip:cifar10-clip?prompts=a small {}`.
-    Defenses at inference may follow, in the order in which an image passes them:
-    `mnist-cnn+jpeg?quality=50+bit-depth`.
+    Models from elsewhere are SOURCE:NAME?KEY=VALUE&..., as `clip:cifar10-clip?prompts=a small {}`,
+    a Python factory as `path/to/file.py:factory` or `package.module:factory`, or an address
+    `http://...#KEY=VALUE&...`. Defenses at inference may follow, in the order in which an image
+    passes them: `mnist-cnn+jpeg?quality=50+bit-depth`.
 
     Args:
         spec: what to load.
@@ -39,7 +42,7 @@ def load_model(spec: str, *, naive: bool = False) -> Classifier:
 
 def load_with_profile(spec: str, *, naive: bool = False) -> tuple[Classifier, Profile]:
     """The classifier, as `load_model` does, and what an evaluation needs to know of it."""
-    base, defenses = _parts(spec)
+    base, defenses = parts_of(spec)
     classifier, profile = _undefended(base, naive)
     classifier.naive = naive and (classifier.naive or bool(defenses))
     for text in defenses:
@@ -50,38 +53,23 @@ def load_with_profile(spec: str, *, naive: bool = False) -> tuple[Classifier, Pr
 
 
 def _undefended(spec: str, naive: bool) -> tuple[Classifier, Profile]:
-    source = _source_of(spec)
-    if source is None:
+    name, argument, mark = source_of(spec)
+    if name is None:
         weights = weights_of(spec)
         return model_from(weights, naive=naive), read_card(weights.with_suffix(".toml"))
-    argument, values = settings_of("model", spec.partition(":")[2])
-    classifier, profile = source(argument, values)
+    text, values = settings_of("model", argument, mark)
+    source: Source = find(Kind.MODELS, name)
+    if not text and _needs_a_name(source):
+        raise InputError(f"{name!r} needs the name of a model; write {name}:NAME")
+    classifier, profile = source(text, values)
     classifier.name = spec
     return classifier, profile.model_copy(update={"name": spec})
 
 
-def _source_of(spec: str) -> Source | None:
-    """What loads a model from elsewhere; None if the model is one of our files."""
-    name, colon, argument = spec.partition(":")
-    if not is_source(name):
-        return None
-    if not colon or not argument:
-        raise InputError(f"{name!r} needs the name of a model; write {name}:NAME")
-    source: Source = find(Kind.MODELS, name)
-    return source
-
-
-def is_source(name: str) -> bool:
-    """Does a registered name load models from elsewhere, as SOURCE:NAME?"""
-    return name in registered(Kind.MODELS) and callable(find(Kind.MODELS, name))
-
-
-def _parts(spec: str) -> tuple[str, list[str]]:
-    """The model and the defenses of a spec; a file's name may have a plus sign in it."""
-    if Path(spec).is_file():
-        return spec, []
-    base, *defenses = spec.split("+")
-    return base, defenses
+def _needs_a_name(source: Source) -> bool:
+    """A source of one model only has a default for its first parameter."""
+    first = next(iter(inspect.signature(source).parameters.values()))
+    return first.default is inspect.Parameter.empty
 
 
 def wrapping(text: str) -> Wrapping:
@@ -106,7 +94,7 @@ def load_card(spec: str) -> Card:
     Raises:
         InputError: no such model, or its card cannot be read.
     """
-    return read_card(weights_of(_parts(spec)[0]).with_suffix(".toml"))
+    return read_card(weights_of(parts_of(spec)[0]).with_suffix(".toml"))
 
 
 def weights_of(spec: str) -> Path:
@@ -125,7 +113,7 @@ def weights_of(spec: str) -> Path:
             f"model file {path} is a pickle, which can run code when it is read; "
             "save the weights with safetensors.torch.save_file"
         )
-    if _source_of(spec) is not None:
+    if source_of(spec)[0] is not None:
         raise InputError(
             f"model {spec!r} has no card of its own; name a model that was trained here"
         )

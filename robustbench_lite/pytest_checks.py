@@ -215,7 +215,7 @@ def model_of(model: str | nn.Module) -> tuple[Classifier, Profile | None]:
     """The model, with its profile where it was named."""
     from robustbench_lite.classifier import as_classifier
     from robustbench_lite.cli.options import device_of
-    from robustbench_lite.cli.options import model_of as named
+    from robustbench_lite.cli.subjects import model_of as named
 
     if isinstance(model, str):
         return named(model, device_of("auto"))

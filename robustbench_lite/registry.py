@@ -8,13 +8,18 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from robustbench_lite.attack import Plan
 from robustbench_lite.data import Dataset, Split
 from robustbench_lite.defense import Defense
 from robustbench_lite.errors import InputError, unknown
+from robustbench_lite.stream import Stream
 from robustbench_lite.threat import Threat
+
+DataSource = Callable[[Split, str, Mapping[str, str]], Dataset | Stream]
 
 
 class Kind(StrEnum):
@@ -128,31 +133,48 @@ def load_defense(spec: str, **fields: object) -> Defense:
     return defense
 
 
-def settings_of(kind: str, spec: str) -> tuple[str, dict[str, str]]:
+def settings_of(kind: str, spec: str, mark: str = "?") -> tuple[str, dict[str, str]]:
     """The name and the settings of a text such as `jpeg?quality=50&...`.
+
+    Values may be percent-encoded, which an ampersand in one has to be.
 
     Raises:
         InputError: a setting is not written as KEY=VALUE, or comes twice.
     """
-    name, _, query = spec.partition("?")
+    name, _, query = spec.partition(mark)
     values: dict[str, str] = {}
     for setting in filter(None, query.split("&")):
         key, equals, value = setting.partition("=")
         if not equals or not key or key in values:
             raise InputError(
                 f"{kind} {spec!r}: {setting!r} is not one KEY=VALUE each; "
-                f"write it as {name}?key=value&other=value"
+                f"write it as {name}{mark}key=value&other=value"
             )
-        values[key] = value
+        values[key] = unquote(value)
     return name, values
 
 
-def load_data(spec: str, split: Split = Split.TEST) -> Dataset:
-    """The data set of a name such as `digits` or `npz:PATH`.
+def open_data(spec: str, split: Split = Split.TEST) -> Dataset | Stream:
+    """The data of a name such as `digits`, `npz:PATH` or `folder:PATH?size=64`.
+
+    Returns:
+        A Stream where images are read when they are needed, else a Dataset.
 
     Raises:
         InputError: no such data, or it cannot be read.
     """
     name, _, argument = spec.partition(":")
-    source: Callable[[Split, str], Dataset] = find(Kind.DATA, name)
-    return source(split, argument)
+    source: DataSource = find(Kind.DATA, name)
+    if argument and Path(argument).exists():
+        return source(split, argument, {})
+    return source(split, *settings_of("data", argument))
+
+
+def load_data(spec: str, split: Split = Split.TEST) -> Dataset:
+    """The data of a name, as `open_data` opens them, all in memory.
+
+    Raises:
+        InputError: no such data, or it cannot be read.
+    """
+    data = open_data(spec, split)
+    return data if isinstance(data, Dataset) else data.load()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.data import Dataset
-from robustbench_lite.doubts import too_short
+from robustbench_lite.doubts import doubts_of, too_short
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Evidence
 from robustbench_lite.running import Precision
@@ -72,7 +74,7 @@ class Outcome:
         seconds: wall time of the attack and its verification.
         records: one a sample, in the data's order.
         adversarials: (N, C, H, W) the verified adversarial example within the threat, the image
-            itself where there is none.
+            itself where there is none; none at all where the data are a stream of several parts.
         evidence: what was seen that tells how far the figures can be trusted.
         doubts: reasons not to trust them; empty is good.
         steps: the most that one of the gradient attacks made; 0 where there was none.
@@ -217,7 +219,7 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
         size, best = min(sized, default=(None, 0))
         gaps = [r.gap for r in found if r.gap is not None]
         robust = all(r.robust for r in found)
-        if size is not None:
+        if size is not None and len(adversarials):
             adversarials[i] = outcomes[best].adversarials[i]
         records.append(
             replace(
@@ -240,6 +242,27 @@ def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
         doubts=tuple(
             dict.fromkeys([*(d for o in outcomes for d in o.doubts), *too_short(lost, first.n)])
         ),
+        steps=max(o.steps for o in outcomes),
+    )
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """What one plan did to one model on all parts of the data; adversarial examples are dropped.
+
+    Args:
+        outcomes: one a part, at least one. One alone is returned as it is.
+    """
+    first = outcomes[0]
+    if len(outcomes) == 1:
+        return first
+    evidence = functools.reduce(operator.add, (o.evidence for o in outcomes))
+    return replace(
+        first,
+        seconds=sum(o.seconds for o in outcomes),
+        records=tuple(r for o in outcomes for r in o.records),
+        adversarials=first.adversarials[:0].clone(),
+        evidence=evidence,
+        doubts=doubts_of(evidence),
         steps=max(o.steps for o in outcomes),
     )
 

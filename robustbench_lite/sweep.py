@@ -13,8 +13,9 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import evaluate
-from robustbench_lite.results import Outcome
+from robustbench_lite.results import Outcome, joined
 from robustbench_lite.running import Precision, Progress
+from robustbench_lite.stream import Stream
 from robustbench_lite.threat import Lp, Threat
 
 
@@ -22,7 +23,7 @@ def sweep(
     model: nn.Module,
     attack: Plan,
     threats: Sequence[Threat],
-    data: Dataset,
+    data: Dataset | Stream,
     *,
     goal: Goal | None = None,
     surrogate: nn.Module | None = None,
@@ -36,13 +37,14 @@ def sweep(
     """The outcome at each of several eps of one norm, smallest first.
 
     An attack that shrinks the perturbation runs once, at the largest eps. Any other runs at each
-    eps in turn, on the samples that it has not yet broken at a smaller one.
+    eps in turn, on the samples that it has not yet broken at a smaller one. A stream is read and
+    attacked some samples at a time, and its adversarial examples are not kept.
 
     Args:
         model: as for `evaluate`, and so are the arguments not named here.
         attack: an attack, Restarts or a Cascade.
         threats: Lp threats that differ in eps only, or one threat of any kind.
-        data: the samples.
+        data: the samples, in memory or as a stream.
         goal: what counts as success.
         surrogate: a model that the search asks instead.
         seed: of all random numbers.
@@ -76,6 +78,18 @@ def sweep(
             report=report,
         )
 
+    if isinstance(data, Stream):
+        parts = [_swept(judged, attack, threats, part) for part in data.parts()]
+        return [joined(outcomes) for outcomes in zip(*parts, strict=True)]
+    return _swept(judged, attack, threats, data)
+
+
+def _swept(
+    judged: Callable[[Threat, Dataset], Outcome],
+    attack: Plan,
+    threats: Sequence[Threat],
+    data: Dataset,
+) -> list[Outcome]:
     if len(threats) == 1:
         return [judged(threats[0], data)]
     ordered = sorted({t for t in threats if isinstance(t, Lp)}, key=lambda t: t.eps)

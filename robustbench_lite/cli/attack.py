@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options, threats
+from robustbench_lite.cli import files, options, subjects, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def attack(
-    model: options.ModelName,
+    model: subjects.ModelName,
     attacks: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,7 +34,14 @@ def attack(
         ),
     ] = None,
     effort: options.Effort = None,
-    data: options.Data = None,
+    weights: subjects.Weights = None,
+    num_classes: subjects.NumClasses = None,
+    normalize: subjects.Normalize = None,
+    resize: subjects.Resize = None,
+    trust_remote_code: subjects.TrustRemoteCode = False,
+    data: subjects.Data = None,
+    class_map: subjects.ClassMap = None,
+    indices: subjects.Indices = None,
     norm: options.NormName = None,
     eps: Annotated[
         str | None,
@@ -61,6 +68,7 @@ def attack(
         int, typer.Option("--restarts", help="Tries with other random numbers.")
     ] = 1,
     n: options.Samples = 1000,
+    stratified: subjects.Stratified = False,
     batch_size: options.Width = "256",
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -101,21 +109,34 @@ def attack(
     efforts = options.with_effort(attacks, effort)
 
     from robustbench_lite.cli import progress, screen
+    from robustbench_lite.data import Dataset
     from robustbench_lite.results import worst_case
+    from robustbench_lite.stream import Stream
     from robustbench_lite.sweep import sweep
 
     plans = [options.plan_of(name, efforts[name] | given, restarts) for name in attacks]
-    classifier, profile = options.model_of(model, options.device_of(device), naive=naive)
+    spec = subjects.spec_of(
+        model,
+        weights=weights,
+        num_classes=num_classes,
+        normalize=normalize,
+        resize=resize,
+        trust_remote_code=trust_remote_code,
+    )
+    classifier, profile = subjects.model_of(spec, options.device_of(device), naive=naive)
     if naive and not classifier.naive:
         raise InputError(f"--naive: {model} has no defense to ignore; leave it out, or add +jpeg")
     goal = options.goal_of(targeted, profile)
     by_name = dict(zip(attacks, plans, strict=True))  # the same name is the same plan
-    source = None if surrogate is None else options.model_of(surrogate, classifier.device)[0]
+    source = None if surrogate is None else subjects.model_of(surrogate, classifier.device)[0]
     asked = threats.threats_of(norm, distances, threat, profile, given_access, queries)
     threats.check_supported(by_name, asked[-1])
     if source is None:
         threats.check_access(by_name, asked[-1], classifier)
-    samples = options.data_of(data, n, seed, profile)
+    whole = subjects.opened(data, profile, classifier.classes, class_map=class_map, indices=indices)
+    samples = whole.sample(n, seed, stratified=stratified)
+    if isinstance(samples, Stream) and (save is not None or samples.small()):
+        samples = samples.load()
     curves = []
     for name, plan in zip(attacks, plans, strict=True):
         with progress.watching(name) as report:
@@ -143,7 +164,7 @@ def attack(
     written: dict[Path, bytes] = {}
     if json_file is not None:
         written[json_file] = as_json(outcomes)
-    if save is not None:
+    if save is not None and isinstance(samples, Dataset):
         written[save] = _archive(rows[-1][1], samples, classifier)
     files.write_whole(written)
     title = screen.attack_title(rows[-1][1], curve=len(asked) > 1)

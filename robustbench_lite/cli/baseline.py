@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_lite.cli import files, gating, options
+from robustbench_lite.cli import files, gating, options, subjects
 from robustbench_lite.errors import InputError
 
 app = typer.Typer(help="Put on record how robust a model is, for rbl check to compare with.")
@@ -18,7 +18,7 @@ File = Annotated[Path, typer.Option("--baseline", "-b", help="The baseline's fil
 
 @app.command("update")
 def update(
-    model: options.ModelName,
+    model: subjects.ModelName,
     baseline: File,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is put on record.")],
     attacks: Annotated[
@@ -27,7 +27,7 @@ def update(
     ] = None,
     effort: options.Effort = "quick",
     values: options.AttackSettings = None,
-    data: options.Data = None,
+    data: subjects.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
     threat: options.ThreatName = None,
@@ -68,10 +68,11 @@ def update(
         before = file.read_baseline(baseline) if baseline.exists() else None
     except file.BaselineError:  # a damaged one is made anew
         before = None
-    classifier, profile = options.model_of(model, options.device_of(device))
+    classifier, profile = subjects.model_of(model, options.device_of(device))
     trials = asked.trials(profile)
     source = data or profile.test_data
-    samples = gating.ranked(options.whole_data_of(source or None, profile), n, seed)
+    whole = subjects.opened(source or None, profile, classifier.classes)
+    samples = gating.ranked(whole, n, seed)
     outcomes = []
     for trial, _ in trials:
         with progress.watching(trial.name) as report:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import names_of, options, threats
+from robustbench_lite.cli import names_of, options, subjects, threats
 from robustbench_lite.errors import IncompleteError, InputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def bench(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder that remembers.")] = Path(
         "runs"
     ),
-    data: options.Data = None,
+    data: subjects.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
     threat: options.ThreatName = None,
@@ -105,6 +105,7 @@ def bench(
     from dataclasses import replace
 
     from robustbench_lite.cli import boards, progress, screen
+    from robustbench_lite.data import Dataset
     from robustbench_lite.leaderboard import boards_in
     from robustbench_lite.run import Contestant, entry_of, run
     from robustbench_lite.store import Store
@@ -124,7 +125,7 @@ def bench(
     entries: list[Entry] = []
     names: set[str] = set()
     for spec, exactly in names_of.matching(specs).items():
-        classifier, profile = options.model_of(spec, where)
+        classifier, profile = subjects.model_of(spec, where)
         if classifier.name in names:
             raise InputError(
                 "--models has two models whose cards give them the same name; change one card's "
@@ -142,14 +143,17 @@ def bench(
             task = chosen
         task = replace(task, **given)  # type: ignore[arg-type]  # checked by name above
         source = task.data or profile.test_data
-        samples = options.whole_data_of(source or None, profile)
+        whole = subjects.opened(source or None, profile, classifier.classes)
+        samples = whole if isinstance(whole, Dataset) else whole.sample(task.n, task.seed).load()
+        # Another process would find other labels, or images of another shape.
+        again = source if whole is samples and classifier.classes is None else None
         try:
             entries.append(
                 entry_of(
                     task,
                     Contestant(classifier, profile, spec),
                     samples,
-                    source,
+                    again,
                     batch_size=width,
                     device=str(where),
                     compiled=compiled,

@@ -44,7 +44,8 @@ def list_names(
 
 def _line(kind: Kind, name: str) -> str:
     from robustbench_lite.cli.screen import distance
-    from robustbench_lite.models import is_source, load_card, weights_of
+    from robustbench_lite.model_specs import is_source
+    from robustbench_lite.models import load_card, weights_of
     from robustbench_lite.registry import Kind, find
 
     if kind is Kind.MODELS and not is_source(name):
@@ -94,7 +95,8 @@ def _arguments(text: str) -> tuple[str, dict[str, str]]:
 def show(name: Annotated[str, typer.Argument(help="A name that rbl list shows.")]) -> None:
     """Show one model, attack, defense, data set, suite or architecture."""
     from robustbench_lite.cli import screen
-    from robustbench_lite.models import is_source, load_card, weights_of
+    from robustbench_lite.model_specs import is_source
+    from robustbench_lite.models import load_card, weights_of
     from robustbench_lite.registry import Kind, find, registered
 
     kinds = [kind for kind in Kind if name in registered(kind)]

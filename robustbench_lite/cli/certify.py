@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options
+from robustbench_lite.cli import files, options, subjects
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def certify(
             "--model", "-m", help="A model that proves its answers: NAME+randomized-smoothing."
         ),
     ],
-    data: options.Data = None,
+    data: subjects.Data = None,
     eps: Annotated[
         str, typer.Option("--eps", help="Radii of the table, separated by commas.")
     ] = "0,0.25,0.5,0.75,1,1.5,2",
@@ -50,8 +50,8 @@ def certify(
     from robustbench_lite.certificate import certify as prove
     from robustbench_lite.cli import progress, screen
 
-    classifier, profile = options.model_of(model, options.device_of(device))
-    samples = options.data_of(data, n, seed, profile)
+    classifier, profile = subjects.model_of(model, options.device_of(device))
+    samples = subjects.data_of(data, n, seed, profile, classifier.classes)
     with progress.counting(model) as report:
         proven = prove(classifier, samples, seed=seed, batch_size=batch_size, report=report)
     if json_file is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_lite.cli import files, gating, options
+from robustbench_lite.cli import files, gating, options, subjects
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check(
         Path | None,
         typer.Option("--config", help="A file with several checks.", show_default="rbl.toml"),
     ] = None,
-    data: options.Data = None,
+    data: subjects.Data = None,
     margin: Annotated[
         str | None,
         typer.Option("--margin", help="The drop to be excluded: 2pt.", show_default="2pt"),

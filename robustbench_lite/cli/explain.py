@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options, threats
+from robustbench_lite.cli import files, options, subjects, threats
 from robustbench_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: options.ModelName,
+    model: subjects.ModelName,
     attack: Annotated[str, typer.Option("--attack", "-a", help="An attack; rbl list attacks.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, .png.")],
-    data: options.Data = None,
+    data: subjects.Data = None,
     norm: options.NormName = None,
     eps: options.Eps = None,
     threat: options.ThreatName = None,
@@ -54,13 +54,13 @@ def explain(
     from robustbench_lite.picture import draw
 
     plan = options.plan_of(attack, given)
-    classifier, profile = options.model_of(model, options.device_of(device))
+    classifier, profile = subjects.model_of(model, options.device_of(device))
     goal = options.goal_of(targeted, profile)
     other = None if threat is None else threats.other_than_a_norm(threat, norm, eps)
     asked = other or threats.threat_of(norm, distance, profile)
     threats.check_supported({attack: plan}, asked)
     threats.check_access({attack: plan}, asked, classifier)
-    chosen = options.data_of(data, n, seed, profile)
+    chosen = subjects.data_of(data, n, seed, profile, classifier.classes)
     with progress.watching(attack) as report:
         outcome = evaluate(
             classifier,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_lite.cli import files, options
+from robustbench_lite.cli import files, subjects
 from robustbench_lite.cli.check import points
 from robustbench_lite.errors import InputError
 
@@ -33,7 +33,7 @@ baseline = "{baseline}"
 
 
 def init(
-    model: options.ModelName,
+    model: subjects.ModelName,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("rbl.toml"),
 ) -> None:
     """Write a commented rbl.toml for a model, and say what to do next."""

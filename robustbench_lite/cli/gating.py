@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_lite.cli import options, threats
+from robustbench_lite.cli import options, subjects, threats
 
 if TYPE_CHECKING:
     from robustbench_lite.baseline import Baseline
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustbench_lite.checking import Check
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.data import Dataset
+    from robustbench_lite.stream import Stream
     from robustbench_lite.suite import Trial
 
 
@@ -75,11 +76,12 @@ def trials_again(baseline: Baseline) -> tuple[Trial, ...]:
     return tuple(made)
 
 
-def ranked(data: Dataset, n: int, seed: int) -> Dataset:
+def ranked(data: Dataset | Stream, n: int, seed: int) -> Dataset:
     """`n` samples in the order in which a gate looks at them."""
-    from robustbench_lite.data import rank_of
+    from robustbench_lite.data import Dataset, rank_of
 
-    some = data.sample(n, seed)
+    drawn = data.sample(n, seed)
+    some = drawn if isinstance(drawn, Dataset) else drawn.load()
     order = sorted(range(len(some)), key=lambda i: rank_of(seed, some.ids[i]))
     return some.take(order)
 
@@ -94,12 +96,12 @@ def check_of(model: str, path: Path, data: str | None, device: str) -> Check:
     from robustbench_lite.baseline import read_baseline
 
     short = read_baseline(path)
-    classifier, profile = options.model_of(model, options.device_of(device))
-    whole = options.whole_data_of(data or short.data, profile)
+    classifier, profile = subjects.model_of(model, options.device_of(device))
+    whole = subjects.opened(data or short.data, profile, classifier.classes)
     return check_on(classifier, path, whole)
 
 
-def check_on(classifier: Classifier, path: Path, whole: Dataset) -> Check:
+def check_on(classifier: Classifier, path: Path, whole: Dataset | Stream) -> Check:
     """A loaded model, a baseline, and the baseline's samples among those of `whole`.
 
     Raises:
@@ -107,7 +109,10 @@ def check_on(classifier: Classifier, path: Path, whole: Dataset) -> Check:
     """
     from robustbench_lite.baseline import read_baseline
     from robustbench_lite.checking import Check
+    from robustbench_lite.data import Dataset
 
+    if not isinstance(whole, Dataset):
+        whole = whole.among(read_baseline(path).ids)
     baseline = read_baseline(path, whole.ids)
     place = {sample: row for row, sample in enumerate(whole.ids)}
     samples = whole.take([place[sample] for sample in baseline.ids])

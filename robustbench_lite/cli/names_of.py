@@ -29,7 +29,7 @@ def matching(specs: Sequence[str]) -> dict[str, bool]:
     """
     from fnmatch import fnmatchcase
 
-    from robustbench_lite.models import is_source
+    from robustbench_lite.model_specs import is_source
     from robustbench_lite.registry import Kind, registered
 
     found: dict[str, bool] = {}

@@ -17,31 +17,15 @@ if TYPE_CHECKING:
 
     from robustbench_lite.attack import Plan
     from robustbench_lite.card import Profile
-    from robustbench_lite.classifier import Classifier
-    from robustbench_lite.data import Dataset
     from robustbench_lite.goal import Goal
     from robustbench_lite.running import Precision
 
-ModelName = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A registered model or a .safetensors file; defenses may follow: mnist-cnn+jpeg.",
-    ),
-]
 AttackSettings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of the attack, as steps=100; see rbl show ATTACK."),
 ]
 TargetName = Annotated[
     str | None, typer.Option("--targeted", help="Reach a class: next, random or its number.")
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", "-d", help="Data set, such as digits or npz:PATH.", show_default="the model's"
-    ),
 ]
 NormName = Annotated[
     str | None,
@@ -168,34 +152,6 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def data_of(spec: str | None, n: int, seed: int, profile: Profile) -> Dataset:
-    """The samples of --data and --n, by default from the model's test data.
-
-    Raises:
-        InputError: no such data, it cannot be read, or the model cannot take its images.
-    """
-    return whole_data_of(spec, profile).sample(n, seed)
-
-
-def whole_data_of(spec: str | None, profile: Profile) -> Dataset:
-    """All samples of --data, by default the model's test data; raises as `data_of` does."""
-    from robustbench_lite.data import checked_for
-    from robustbench_lite.registry import load_data
-
-    if not (spec or profile.test_data):
-        raise InputError(f"model {profile.name!r} names no test data; give --data")
-    data = load_data(spec or profile.test_data)
-    shape = (profile.channels, profile.size, profile.size)
-    if tuple(data.x.shape[1:]) != shape:
-        raise InputError(
-            f"--data {spec or profile.test_data}: images of shape {tuple(data.x.shape[1:])} "
-            f"do not fit model {profile.name!r}, which takes {shape}; "
-            "choose other data or another model"
-        )
-    checked_for(data, profile.classes)
-    return data
-
-
 def settings(texts: list[str] | None, option: str) -> dict[str, str]:
     """The values of --set KEY=VALUE and its like.
 
@@ -285,15 +241,3 @@ def goal_of(targeted: str | None, profile: Profile) -> Goal:
         f"--targeted {targeted!r} is unknown; write next, random or one of the classes "
         f"0 to {profile.classes - 1} of model {profile.name!r}"
     )
-
-
-def model_of(spec: str, device: torch.device, *, naive: bool = False) -> tuple[Classifier, Profile]:
-    """The classifier of --model on its device, and its profile.
-
-    Raises:
-        InputError: no such model, or its files cannot be used.
-    """
-    from robustbench_lite.models import load_with_profile
-
-    classifier, profile = load_with_profile(spec, naive=naive)
-    return classifier.to(device), profile
