@@ -13,6 +13,8 @@ VOTES = 50  # a single pass broke .59 of a random net of which the majority brok
 NOT_FINITE = "the model returned NaN or infinite logits"
 
 _ENOUGH_TO_TELL = 100
+_SHIFTED = 0.4  # share of samples off by one that no confusion of two classes explains
+_FEWEST_SHIFTED = 20
 _UNDERFLOW = 80.0  # a class that lies so far behind has probability 0 in float32
 _RISING = 0.05
 _BLINDLY_WARN, _BLINDLY_FAIL = 0.002, 0.02
@@ -48,6 +50,15 @@ def _about_randomness(seen: Evidence) -> list[Doubt]:
 
 def _about_chance(seen: Evidence) -> list[Doubt]:
     """A wrong normalisation or a wrong order of the classes shows as a guess."""
+    for count, where in ((seen.above, "after"), (seen.below, "before")):
+        if count > _SHIFTED * seen.n and count > seen.correct and seen.n >= _FEWEST_SHIFTED:
+            return [
+                fail(
+                    f"{100 * count / seen.n:.0f} % of the samples are taken for the class {where} "
+                    "their own: labels are shifted by one, as where a model has a class for the "
+                    "background; give --class-map"
+                )
+            ]
     low, _ = wilson(seen.correct, seen.n)
     if low > 1 / seen.classes or seen.n < _ENOUGH_TO_TELL:
         return []

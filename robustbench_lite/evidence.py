@@ -62,6 +62,8 @@ class Evidence:
         blindly: how many were broken without gradients only.
         left: how many survived.
         rising: on how many of them the loss was still rising.
+        above: how many the model takes for the class after their own.
+        below: how many for the class before.
     """
 
     n: int
@@ -79,10 +81,15 @@ class Evidence:
     blindly: int = 0
     left: int = 0
     rising: int = 0
+    above: int = 0
+    below: int = 0
 
     def __add__(self, other: Evidence) -> Evidence:
         """What was seen of other samples of the same model under the same plan, added."""
-        counted = ("n", "correct", "errors", "disagreed", "unverified", "blindly", "left", "rising")
+        counted = (
+            *("n", "correct", "errors", "above", "below"),
+            *("disagreed", "unverified", "blindly", "left", "rising"),
+        )
         sums: dict[str, Any] = {k: getattr(self, k) + getattr(other, k) for k in counted}
         return replace(
             self,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, as_logarithms, borrowed, in_logs
+from robustbench_lite.clean import Clean
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.doubts import EOT, VOTES, doubts_of
 from robustbench_lite.engine import Work, attack_all
@@ -23,7 +24,7 @@ from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.health import IMAGES, health_of
 from robustbench_lite.inference import predict, randomness_of
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import are_probabilities, margin, reached, span_of
+from robustbench_lite.loss import reached, span_of
 from robustbench_lite.passes import Passes
 from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
@@ -125,17 +126,15 @@ class _Judge:
         self.random = self.randomness in (Randomness.DECLARED, Randomness.FOUND)
         self.draws = self.random or (classifier.randomized and not classifier.averages)
         self.votes = VOTES if self.draws else 1
-        finite = torch.isfinite(clean).all(1)
-        correct = clean.argmax(1) == data.y
+        self.clean = Clean(clean, data.y)
+        correct = self.clean.correct
         if self.draws:
             votes = self._votes(data.x, everybody, "clean")
             correct = torch.stack([v.argmax(1) == data.y for v in votes]).sum(0) * 2 > VOTES
-        self.tally = Tally(threat, data.x, correct & finite, finite)
-        self.probabilities = are_probabilities(clean)
-        apart = margin(clean, data.y).abs()[finite]
-        self.apart = float(apart.median()) if len(apart) else 0.0
+        self.tally = Tally(threat, data.x, correct & self.clean.finite, self.clean.finite)
         self.health: Health | None = None
-        self.logarithms = self.probabilities and not (classifier.randomized or classifier.averages)
+        drawing = classifier.randomized or classifier.averages
+        self.logarithms = self.clean.probabilities and not drawing
         self.span = span_of(as_logarithms(clean) if self.logarithms else clean)
         self.targets = data.y
         self.attackable = self.tally.correct.clone()
@@ -272,11 +271,9 @@ class _Judge:
     def _outcome(self, plan: Plan) -> Outcome:
         tally = self.tally
         evidence = replace(
-            tally.evidence(self.classes, self.attackable),
+            self.clean.told(tally.evidence(self.classes, self.attackable)),
             naive=self.classifier.naive,
             randomness=self.randomness,
-            probabilities=self.probabilities,
-            apart=self.apart,
             health=self.health,
             blind=any(a.needs is not Access.GRADIENTS for a in self.ran),
             disagreed=self.disagreed,

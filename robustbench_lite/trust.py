@@ -47,5 +47,9 @@ def fail(why: str) -> Doubt:
 
 def least(doubts: Iterable[Doubt]) -> Trust:
     """The trust that is left after all doubts."""
-    order = list(Trust)
-    return max((doubt.trust for doubt in doubts), key=order.index, default=Trust.OK)
+    return least_of(doubt.trust for doubt in doubts)
+
+
+def least_of(each: Iterable[Trust]) -> Trust:
+    """The least trust of several, `ok` of none."""
+    return max(each, key=list(Trust).index, default=Trust.OK)

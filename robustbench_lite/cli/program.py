@@ -9,6 +9,7 @@ from robustbench_lite.cli import (
     catalogue,
     certify,
     check,
+    doctor,
     explain,
     gate_setup,
     leaderboard,
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("attack")(attack.attack)
+app.command("doctor")(doctor.doctor)
 app.command("certify")(certify.certify)
 app.command("explain")(explain.explain)
 app.command("bench")(bench.bench)

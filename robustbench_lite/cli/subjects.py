@@ -123,6 +123,7 @@ def opened(
     *,
     class_map: Path | None = None,
     indices: Path | None = None,
+    strictly: bool = True,
 ) -> Dataset | Stream:
     """All samples of --data, by default the model's test data, with the model's labels.
 
@@ -132,6 +133,7 @@ def opened(
         names: of the model's classes, if known.
         class_map: --class-map.
         indices: --indices.
+        strictly: refuse labels that the model does not know.
 
     Raises:
         InputError: no such data, it cannot be read, or the model cannot take its images.
@@ -147,7 +149,7 @@ def opened(
     if isinstance(data, Dataset):
         some = matched(data if indices is None else picked(data, indices), names, 0, class_map)
         _check_shape(some, name, profile)
-        if profile.classes:
+        if strictly and profile.classes:
             checked_for(some, profile.classes)
         return some
     view = (profile.channels, profile.size, profile.crop, profile.interpolation)
