@@ -67,8 +67,9 @@ def as_markdown(every: Sequence[Checked]) -> str:
                 lines += ["", f"Lost by {one.model}, {name}: {', '.join(lost[:_NAMED])}{more}"]
     text = "\n".join(lines) + "\n"
     if len(text.encode()) > SUMMARY_BYTES:
-        note = "\n\n(cut: the whole is in the JSON file)\n"
-        text = text.encode()[: SUMMARY_BYTES - len(note)].decode(errors="ignore") + note
+        note = "\n(cut: the whole is in the JSON file)\n"
+        whole_lines = text.encode()[: SUMMARY_BYTES - len(note)].rpartition(b"\n")[0]
+        text = whole_lines.decode() + "\n" + note
     return text
 
 
