@@ -49,7 +49,11 @@ class Tracing(State, Protocol):
 
 @dataclass(frozen=True)
 class Walk:
-    """The state of an attack that remembers nothing but where it is."""
+    """The state of an attack that remembers nothing but where it is.
+
+    Args:
+        adv: (N, ...) where each slot stands; images in [0, 1] for a norm.
+    """
 
     adv: Tensor
 
@@ -189,7 +193,12 @@ class Around(Plan):
 
 @dataclass(frozen=True)
 class Restarts(Around):
-    """`plan` up to `n` times with other random numbers, on what is still robust."""
+    """The same several times with other random numbers, on what is still robust.
+
+    Args:
+        plan: an attack, or attacks put together.
+        n: how often at the most, 1 or more.
+    """
 
     n: int = 5
 
@@ -207,7 +216,11 @@ class Restarts(Around):
 
 @dataclass(frozen=True, init=False)
 class Cascade(Plan):
-    """Several plans in turn; the survivors of one go on to the next. Put cheap ones first."""
+    """Several plans in turn; the survivors of one go on to the next. Put cheap ones first.
+
+    Args:
+        plans: one or more.
+    """
 
     plans: tuple[Plan, ...]
 

@@ -22,6 +22,7 @@ from robustbench_lite.running import Precision
 from robustbench_lite.settings import first_problem
 from robustbench_lite.threat import Lp, Norm
 
+_MOST = 2**20  # bytes
 Scalar = str | int | float | bool
 
 
@@ -133,6 +134,8 @@ def read_card(path: Path) -> Card:
         InputError: the file is missing, is not TOML, or lacks or misspells a field.
     """
     try:
+        if path.stat().st_size > _MOST:
+            raise InputError(f"model card {path} has over 1 MiB and is none; restore it")
         return Card.model_validate(tomllib.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         raise InputError(

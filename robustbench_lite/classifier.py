@@ -109,6 +109,26 @@ class Classifier(nn.Module):
         return self.scale.device if first is None else first.device
 
 
+class Remembering(nn.Module):
+    """A module that answers from memory what it was asked before.
+
+    Attributes:
+        afresh: every further time that it is asked about an image it is to find a new answer.
+    """
+
+    afresh: bool = False
+
+
+def ask_afresh(model: nn.Module, afresh: bool) -> None:
+    """Have all modules that remember their answers find new ones from now on, or not any more."""
+    for module in _remembering(model):
+        module.afresh = afresh
+
+
+def _remembering(model: nn.Module) -> list[Remembering]:
+    return [module for module in model.modules() if isinstance(module, Remembering)]
+
+
 def as_classifier(model: nn.Module) -> Classifier:
     """`model` itself if it is a Classifier, else a Classifier around it."""
     return model if isinstance(model, Classifier) else Classifier(model).to(_device_of(model))
@@ -124,6 +144,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     """In eval mode and without parameter gradients inside; exactly as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
+    asked = [(module, module.afresh) for module in _remembering(model)]
     try:
         model.eval()
         for p, _ in wanted:
@@ -134,6 +155,8 @@ def borrowed(model: nn.Module) -> Iterator[None]:
             module.training = training
         for p, requires_grad in wanted:
             p.requires_grad_(requires_grad)
+        for remembering, afresh in asked:
+            remembering.afresh = afresh
 
 
 def as_logarithms(probabilities: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustbench_lite.classifier import Classifier, as_logarithms
 from robustbench_lite.evidence import Evidence
-from robustbench_lite.loss import are_probabilities, margin
+from robustbench_lite.loss import are_probabilities, margin, span_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Clean:
         """By how much the label's logit leads or lies behind, the median."""
         leads = margin(self.logits, self.y).abs()[self.finite]
         return float(leads.median()) if len(leads) else 0.0
+
+    def are_logarithms_better(self, classifier: Classifier) -> bool:
+        """Is the search to see logarithms? Those of an average of draws are no draws' average."""
+        return self.probabilities and not (classifier.randomized or classifier.averages)
+
+    def span(self, logarithms: bool) -> Tensor:
+        """(N,) how far apart each image's logits, or their logarithms, are."""
+        return span_of(as_logarithms(self.logits) if logarithms else self.logits)
 
     def told(self, evidence: Evidence) -> Evidence:
         """The evidence with what the clean answers add to it."""

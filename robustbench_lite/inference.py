@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_lite.classifier import Classifier
+from robustbench_lite.classifier import Classifier, ask_afresh
 from robustbench_lite.errors import InputError, WrongModelError
 from robustbench_lite.evidence import Randomness
 from robustbench_lite.rng import Rng
@@ -18,6 +18,8 @@ def randomness_of(
     classifier: Classifier, x: Tensor, clean: Tensor, settings: Settings
 ) -> Randomness:
     """Is the classifier random: does it say so, or answer otherwise when asked again?
+
+    One that remembers its answers is asked afresh, and if it is random from then on.
 
     Args:
         classifier: which one.
@@ -32,11 +34,14 @@ def randomness_of(
     if classifier.randomized:
         return Randomness.DECLARED
     first = clean[:_PROBE]
+    ask_afresh(classifier, True)
     again = predict(classifier, x[:_PROBE], settings)
     both = torch.isfinite(again) & torch.isfinite(first)
     apart = torch.where(both, (again - first).abs(), 0)
     changed = apart > 1e-4 * torch.where(both, first.abs(), 0).max()
-    return Randomness.FOUND if bool(changed.any()) else Randomness.NONE
+    found = bool(changed.any())
+    ask_afresh(classifier, found)
+    return Randomness.FOUND if found else Randomness.NONE
 
 
 def predict(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.attack import Attack, Plan
-from robustbench_lite.classifier import Classifier, as_classifier, as_logarithms, borrowed, in_logs
+from robustbench_lite.classifier import Classifier, as_classifier, ask_afresh, borrowed, in_logs
 from robustbench_lite.clean import Clean
 from robustbench_lite.data import Dataset, checked_for, content_of
 from robustbench_lite.doubts import EOT, VOTES, doubts_of
@@ -24,7 +24,7 @@ from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.health import IMAGES, health_of
 from robustbench_lite.inference import predict, randomness_of
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import reached, span_of
+from robustbench_lite.loss import reached
 from robustbench_lite.passes import Passes
 from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
@@ -76,6 +76,9 @@ def evaluate(
         compiled: the search asks a copy made by torch.compile, for long runs on GPUs.
         report: called as samples finish.
 
+    Returns:
+        A record a sample, accuracies as shares with 95 % intervals, and every reason for doubt.
+
     Raises:
         InputError: data and model do not belong together, or batch_size is below 1.
         UnsupportedError: the attack cannot keep to the threat or needs more access than it gives.
@@ -119,23 +122,21 @@ class _Judge:
         self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
         everybody = torch.arange(len(data))
         self.votes = 1
-        clean = self._answers(data.x, everybody, "clean", 0)
-        self.classes = clean.shape[1]
+        self.clean = Clean(self._answers(data.x, everybody, "clean", 0), data.y)
+        self.classes = self.clean.logits.shape[1]
         checked_for(data, self.classes)
-        self.randomness = randomness_of(classifier, data.x, clean, settings)
+        self.randomness = randomness_of(classifier, data.x, self.clean.logits, settings)
         self.random = self.randomness in (Randomness.DECLARED, Randomness.FOUND)
         self.draws = self.random or (classifier.randomized and not classifier.averages)
         self.votes = VOTES if self.draws else 1
-        self.clean = Clean(clean, data.y)
         correct = self.clean.correct
         if self.draws:
             votes = self._votes(data.x, everybody, "clean")
             correct = torch.stack([v.argmax(1) == data.y for v in votes]).sum(0) * 2 > VOTES
         self.tally = Tally(threat, data.x, correct & self.clean.finite, self.clean.finite)
         self.health: Health | None = None
-        drawing = classifier.randomized or classifier.averages
-        self.logarithms = self.clean.probabilities and not drawing
-        self.span = span_of(as_logarithms(clean) if self.logarithms else clean)
+        self.logarithms = self.clean.are_logarithms_better(classifier)
+        self.span = self.clean.span(self.logarithms)
         self.targets = data.y
         self.attackable = self.tally.correct.clone()
         if isinstance(goal, Targeted):
@@ -258,7 +259,9 @@ class _Judge:
         for part in torch.split(claimed, self.settings.width):  # copies of few images at a time
             at, adv = rows[part], claims.adv[part]
             images = self.threat.render(self.data.x[at], adv)
+            ask_afresh(self.classifier, True)
             y, votes = self.targets[at], list(self._votes(images, at, occasion))
+            ask_afresh(self.classifier, self.random)
             hits = torch.stack([reached(v, y, targeted=targeted) for v in votes])
             boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
             holds = (hits.sum(0) * 2 > self.votes) & boxed

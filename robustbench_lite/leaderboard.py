@@ -39,6 +39,11 @@ class Board:
         """Number of samples."""
         return len(self.samples)
 
+    def _repr_html_(self) -> str:
+        from robustbench_lite.displays.board import html
+
+        return html(self)
+
     def row(self, model: str) -> Row:
         """The row of a model.
 

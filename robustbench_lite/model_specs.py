@@ -10,9 +10,9 @@ http://...#KEY=VALUE&...               asked over the network
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import quote
 
 from robustbench_lite.errors import InputError, unknown
@@ -30,7 +30,7 @@ def source_of(spec: str) -> tuple[str | None, str, str]:
         return name, argument, "?"
     if colon and (name.endswith(".py") or _MODULE.fullmatch(name)):
         return "python", spec, "?"
-    if colon and not Path(spec).is_file():
+    if colon and not os.path.isfile(spec):  # noqa: PTH113 - pathlib fails on long names
         raise unknown("source of models", name, filter(is_source, registered(Kind.MODELS)))
     return None, "", ""
 
@@ -51,7 +51,9 @@ def with_settings(spec: str, values: Mapping[str, str]) -> str:
     known = settings_of("model", argument, mark)[1]
     for key in known.keys() & values:
         raise InputError(f"model {spec!r} has {key}={known[key]} already; give it once")
-    more = "&".join(f"{key}={quote(value, safe='/,:. ')}" for key, value in values.items())
+    more = "&".join(
+        f"{key}={quote(value, '/,:. ', None, 'surrogateescape')}" for key, value in values.items()
+    )
     glue = "" if base.endswith(mark) else "&" if mark in base else mark
     return "+".join([f"{base}{glue}{more}", *defenses])
 
@@ -67,7 +69,7 @@ def parts_of(spec: str) -> tuple[str, list[str]]:
     if first in registered(Kind.MODELS):
         return first, rest
     defenses: list[str] = []
-    while "+" in spec and not Path(spec).is_file():
+    while "+" in spec and not os.path.isfile(spec):  # noqa: PTH113 - pathlib fails on long names
         base, _, last = spec.rpartition("+")
         if last.partition("?")[0] not in registered(Kind.DEFENSES):
             break

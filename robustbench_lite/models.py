@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from robustbench_lite.card import Card, Profile, Recipe, read_card
@@ -18,6 +19,7 @@ from robustbench_lite.errors import InputError, UnsupportedError
 from robustbench_lite.model_specs import parts_of, source_of
 from robustbench_lite.registry import Kind, find, load_defense, settings_of
 from robustbench_lite.threat import Access
+from robustbench_lite.weights import tensors_of
 
 Source = Callable[[str, Mapping[str, str]], tuple[Classifier, Profile]]
 
@@ -105,13 +107,14 @@ def weights_of(spec: str) -> Path:
     """
     path = Path(spec)
     if path.suffix == ".safetensors":
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - pathlib fails on long names
             raise InputError(f"model file {path} does not exist; check the path")
         return path
     if path.suffix in {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}:
         raise InputError(
-            f"model file {path} is a pickle, which can run code when it is read; "
-            "save the weights with safetensors.torch.save_file"
+            f"model file {path} is a pickle, which can run code when it is read; write its weights "
+            f"with rbl convert {path} or safetensors.torch.save_file, and name what they are of, "
+            f"as --model timm:resnet18 --weights {path.with_suffix('.safetensors')}"
         )
     if source_of(spec)[0] is not None:
         raise InputError(
@@ -132,7 +135,7 @@ def model_from(path: Path, *, naive: bool = False) -> Classifier:
     classifier = untrained(recipe, card.classes, card.channels, card.size, card.name, naive=naive)
     try:
         content = path.read_bytes()
-        state = load_file(path)
+        state = load(content)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"model file {path} is not a whole safetensors file ({error}); copy or train it again"
@@ -143,7 +146,7 @@ def model_from(path: Path, *, naive: bool = False) -> Classifier:
             "use the weights and the card of the same training run"
         )
     try:
-        classifier.model.load_state_dict(state)
+        classifier.model.load_state_dict(tensors_of(state, path))
     except RuntimeError as error:
         cause = " ".join(str(error).split())
         raise InputError(

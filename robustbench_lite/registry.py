@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -87,6 +87,14 @@ def load_attack(name: str, **fields: object) -> Plan:
 
     `library:NAME`, as torchattacks:CW, is an attack of another library.
 
+    Args:
+        name: one that `rbl list attacks` shows.
+        fields: the attack's hyper-parameters, as `steps=100`; texts are read as on the command
+            line. The others keep their defaults.
+
+    Returns:
+        A value that `evaluate` takes.
+
     Raises:
         InputError: no such attack or field, or a value of the wrong type.
     """
@@ -113,6 +121,13 @@ def load_attack(name: str, **fields: object) -> Plan:
 def load_threat(name: str, **fields: object) -> Threat:
     """The threat without a norm that is registered under `name`, with some fields set.
 
+    Args:
+        name: one that `rbl list threats` shows.
+        fields: what it is made with, as `area=0.1`; the others keep their defaults.
+
+    Returns:
+        A value that `evaluate` takes.
+
     Raises:
         InputError: no such threat or field, or a value of the wrong type.
     """
@@ -122,6 +137,13 @@ def load_threat(name: str, **fields: object) -> Threat:
 
 def load_defense(spec: str, **fields: object) -> Defense:
     """The defense registered under a name, with some fields set, also as `jpeg?quality=50`.
+
+    Args:
+        spec: a name that `rbl list defenses` shows, perhaps with settings behind a question mark.
+        fields: more settings, none of which the spec has already.
+
+    Returns:
+        A `Training`, which is trained in, or a `Wrapping`, whose `wrap` takes a classifier.
 
     Raises:
         InputError: no such defense or field, or a value of the wrong type.
@@ -150,7 +172,7 @@ def settings_of(kind: str, spec: str, mark: str = "?") -> tuple[str, dict[str, s
                 f"{kind} {spec!r}: {setting!r} is not one KEY=VALUE each; "
                 f"write it as {name}{mark}key=value&other=value"
             )
-        values[key] = unquote(value)
+        values[key] = unquote(value, errors="surrogateescape")
     return name, values
 
 
@@ -165,13 +187,21 @@ def open_data(spec: str, split: Split = Split.TEST) -> Dataset | Stream:
     """
     name, _, argument = spec.partition(":")
     source: DataSource = find(Kind.DATA, name)
-    if argument and Path(argument).exists():
+    if argument and os.path.exists(argument):  # noqa: PTH110 - pathlib fails on long names
         return source(split, argument, {})
     return source(split, *settings_of("data", argument))
 
 
 def load_data(spec: str, split: Split = Split.TEST) -> Dataset:
-    """The data of a name, as `open_data` opens them, all in memory.
+    """The data of a name such as `digits` or `npz:PATH`, all in memory.
+
+    Args:
+        spec: a source that `rbl list data` shows, what it is to read, and settings, as
+            `folder:PATH?size=64`.
+        split: the part to learn from, or the part to measure on.
+
+    Returns:
+        Images (N, C, H, W) in [0, 1] with labels (N,).
 
     Raises:
         InputError: no such data, or it cannot be read.

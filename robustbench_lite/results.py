@@ -165,6 +165,11 @@ class Outcome:
         )
         return sum(left) / self.n
 
+    def _repr_html_(self) -> str:
+        from robustbench_lite.displays.outcome import html
+
+        return html(self)
+
     def to_pandas(self) -> pd.DataFrame:
         """One row a sample, the columns of Record."""
         return pd.DataFrame([asdict(r) for r in self.records])
@@ -201,6 +206,13 @@ class Outcome:
 
 def worst_case(outcomes: Sequence[Outcome]) -> Outcome:
     """The per-sample worst case over several outcomes of the same model, threat and samples.
+
+    Args:
+        outcomes: one an attack, at least one.
+
+    Returns:
+        An outcome in which a sample is robust if it is in all, with its smallest example and the
+        queries of all attacks together.
 
     Raises:
         InputError: there is none, or they are not about the same samples.

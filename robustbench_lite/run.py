@@ -104,7 +104,7 @@ def entry_of(
     trials = suite.trials_on(data.name)
     for trial in trials:
         check_fit(trial.attack, trial.threat, classifier, Untargeted(), None)
-    if contestant.profile is not None:
+    if contestant.profile is not None and contestant.profile.classes:
         checked_for(data, contestant.profile.classes)
     chosen = data.sample(suite.n, suite.seed)
     # Ranked, so that the first slices of a larger n are those of a smaller one.

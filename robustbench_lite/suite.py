@@ -77,6 +77,11 @@ class Suite:
                 if names.count(name) > 1:
                     raise InputError(f"suite {self.name!r} has two trials called {name!r}")
 
+    def _repr_html_(self) -> str:
+        from robustbench_lite.displays.suite import html
+
+        return html(self)
+
     def trials_on(self, data: str) -> tuple[Trial, ...]:
         """The trials for a data set.
 

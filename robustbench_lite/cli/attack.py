@@ -108,6 +108,7 @@ def attack(
     attacks = attacks or [options.VERDICT]
     efforts = options.with_effort(attacks, effort)
 
+    from robustbench_lite.card import Card
     from robustbench_lite.cli import progress, screen
     from robustbench_lite.data import Dataset
     from robustbench_lite.results import worst_case
@@ -167,6 +168,8 @@ def attack(
     if save is not None and isinstance(samples, Dataset):
         written[save] = _archive(rows[-1][1], samples, classifier)
     files.write_whole(written)
+    if profile.summary and not isinstance(profile, Card):  # what a model from elsewhere came to
+        screen.console().print(f"{spec}: {profile.summary}", soft_wrap=True)
     title = screen.attack_title(rows[-1][1], curve=len(asked) > 1)
     if len(asked) > 1:
         screen.show_table(title, screen.curve_table(attacks, curves, worst))

@@ -186,8 +186,9 @@ def _describe(out: Console, kind: Kind, name: str, thing: Any) -> None:
         out.print(table)
     elif kind is Kind.ATTACKS and not inspect.isclass(thing):
         out.print(f"Write {name}:NAME, with the settings of its attack NAME.")
-    elif kind is Kind.MODELS:
-        out.print(_unfolded((inspect.getdoc(thing) or "").partition("\n\n")[2].strip()))
+    elif kind in (Kind.MODELS, Kind.DATA):
+        more = (inspect.getdoc(thing) or "").partition("\n\n")[2].partition("Raises:")[0]
+        out.print(_unfolded(more.strip()))
     elif not inspect.isclass(thing):
         out.print(f"{name}{inspect.signature(thing)}")
     if inspect.isclass(thing) and issubclass(thing, Attack):

@@ -9,8 +9,10 @@ from robustbench_lite.cli import (
     catalogue,
     certify,
     check,
+    convert,
     doctor,
     explain,
+    export,
     gate_setup,
     leaderboard,
     plot,
@@ -27,9 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("attack")(attack.attack)
+app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 app.command("certify")(certify.certify)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(leaderboard.compare)

@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from robustbench_lite.cli import interrupt
 from robustbench_lite.cli.screen import percent
@@ -66,6 +72,25 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def fetching(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for the bytes of files that are fetched; nothing where it is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with interrupt.before_leaving(_clear_line), bar:
+        task = bar.add_task(f"fetching {title}", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 @contextmanager

@@ -138,14 +138,17 @@ def opened(
     Raises:
         InputError: no such data, it cannot be read, or the model cannot take its images.
     """
+    from robustbench_lite import downloads
     from robustbench_lite.class_names import matched, picked
+    from robustbench_lite.cli import progress
     from robustbench_lite.data import Dataset, checked_for
     from robustbench_lite.registry import open_data
 
     name = spec or profile.test_data
     if not name:
         raise InputError(f"model {profile.name!r} names no test data; give --data")
-    data = open_data(name)
+    with progress.fetching(name) as report, downloads.watched(report):
+        data = open_data(name)
     if isinstance(data, Dataset):
         some = matched(data if indices is None else picked(data, indices), names, 0, class_map)
         _check_shape(some, name, profile)

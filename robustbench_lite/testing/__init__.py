@@ -1,10 +1,10 @@
-"""The promises that every attack must keep, as checks to run on your own.
+"""The promises that every attack must keep, as checks to run on your own::
 
     from robustbench_lite.testing import assert_conforms
     assert_conforms(MyAttack())
 
 Checks run on tiny reference models, download nothing and take seconds. Each check chooses the
-norms that the attack supports. For a test a check:
+norms that the attack supports. For a test a check::
 
     @pytest.mark.parametrize("name", CHECKS)
     def test_my_attack(name):

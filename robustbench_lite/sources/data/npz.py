@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
 from robustbench_lite.data import Dataset, Split, from_arrays
 from robustbench_lite.errors import InputError
 from robustbench_lite.sources.data.asked import no_settings
+
+_AS_IT_IS = 2**30  # bytes that are never too many
+_MOST_PACKED = 100  # times that images can be packed
 
 
 def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
@@ -19,6 +23,7 @@ def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
     name = f"npz:{path.name}"
     if not path.is_file():
         raise InputError(f"data file {path} does not exist; check the path behind npz:")
+    _check_size(path)
     try:
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
@@ -43,3 +48,16 @@ def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
         ) from error
     data = from_arrays(x, y, name, path)
     return Dataset(data.x, data.y, name, names)
+
+
+def _check_size(path: Path) -> None:
+    """A small file that unpacks to gigabytes is no data."""
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        whole = sum(member.file_size for member in archive.infolist())
+    if whole > max(_AS_IT_IS, _MOST_PACKED * path.stat().st_size):
+        raise InputError(
+            f"data file {path} would unpack to {whole / 2**30:.0f} GiB, far more than images do; "
+            "save it again with numpy.savez"
+        )
