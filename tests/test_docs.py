@@ -122,6 +122,14 @@ def test_every_model_has_its_section(site, pages):
             assert f"zoo-{name}" in zoo
 
 
+def test_the_sources_that_are_advised_are_registered():
+    text = "".join((SITE / f"{name}.md").read_text("utf-8") for name in ("models", "data"))
+    advised = re.findall(r'--(model|data) "?([a-z]+):', text)
+    assert len(advised) == 16
+    kinds = {"model": Kind.MODELS, "data": Kind.DATA}
+    assert [name for kind, name in advised if name not in registered(kinds[kind])] == []
+
+
 def test_an_attack_is_told_with_paper_needs_and_defaults(site):
     html = (site / "attacks.html").read_text("utf-8")
     section = re.search(r'<section id="attack-pgd">.*?</section>', html, re.S)[0]
@@ -225,7 +233,8 @@ def test_a_phone_need_not_scroll_sideways(site, pages, tmp_path, scheme):
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wish})
         for path in pages:
             browser.get(path.as_uri())
-            wide = "return [document.documentElement.scrollWidth, document.body.scrollWidth]"
-            assert set(browser.execute_script(wide)) == {375}, path.name
+            parts = "return [...document.querySelectorAll('html, body, .content')]"
+            wide = browser.execute_script(f"{parts}.map(part => part.scrollWidth)")
+            assert set(wide) == {375}, path.name
     finally:
         browser.quit()

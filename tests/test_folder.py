@@ -53,7 +53,8 @@ def test_names_labels_and_classes(tmp_path):
 
 def test_samples_come_as_torchvision_has_them(tmp_path):
     names = ("b/x.png", "b/x/y.png", "b/x-1/y.png", "b/x2.png", "a/9.png", "a/10.jpg", "a/B.png")
-    root = laid_out(tmp_path, *names, "10/a.png", "9/a.png")
+    deep = [f"b/{name}/1.png" for name in ("p", "c", "c/d", "c-d", "z", "z/a", "k", "A")]
+    root = laid_out(tmp_path, *names, *deep, "10/a.png", "9/a.png")
     theirs = ImageFolder(root)
     data = opened(root)
     assert [str(root / name) for name in data.names] == [path for path, _ in theirs.samples]

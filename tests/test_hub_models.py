@@ -20,7 +20,6 @@ from transformers import (
     BitImageProcessor,
     EfficientNetImageProcessor,
     MobileViTImageProcessor,
-    PoolFormerImageProcessor,
     Siglip2ImageProcessor,
     ViTConfig,
     ViTForImageClassification,
@@ -291,13 +290,3 @@ def test_a_picture_in_several_parts_is_refused(tmp_path):
     stored(tmp_path, Siglip2ImageProcessor())
     with pytest.raises(InputError, match="takes more than one picture an image"):
         load_model(f"hf:{tmp_path}")
-
-
-def test_a_crop_that_only_the_processor_knows(tmp_path):
-    stored(
-        tmp_path,
-        PoolFormerImageProcessor(
-            size={"shortest_edge": SIDE}, crop_pct=0.8, crop_size=PLAIN["size"]
-        ),
-    )
-    assert load_with_profile(f"hf:{tmp_path}")[1].crop == 0.8

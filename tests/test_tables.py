@@ -179,6 +179,15 @@ def test_one_row_group_at_a_time(tmp_path):
         data.load()
 
 
+def test_few_row_groups_are_kept(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 300, 300), dtype=np.uint8)
+    cells = [encoded(Image.fromarray(image)) for image in noise]
+    before = pa.total_allocated_bytes()
+    data = open_data(parquet(tmp_path / "a.parquet", range(12), cells, row_group_size=1))
+    assert len(data.load()) == 12
+    assert pa.total_allocated_bytes() - before < 4 * len(cells[0])
+
+
 def test_folders_of_files(tmp_path):
     parquet(tmp_path / "test-00001-of-00002.parquet", [3], FILES[3:4])
     parquet(tmp_path / "test-00000-of-00002.parquet", [1, 2], FILES[1:3])

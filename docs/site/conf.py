@@ -31,7 +31,7 @@ myst_heading_anchors = 3
 # docs/LEADERBOARD.md goes from its title to the third level, as a pull request shows it best.
 suppress_warnings = ["myst.header"]
 
-smartquotes = False  # --option stays as it is typed
+smartquotes_action = "D"  # dashes only: quotes and dots stay as they are typed
 default_role = "code"  # single backticks in docstrings are code, as in Markdown
 add_module_names = False
 autodoc_member_order = "bysource"

@@ -1,4 +1,6 @@
-"""The promises that every attack must keep, as checks to run on your own::
+"""The promises that every attack must keep, as checks to run on your own.
+
+All of them::
 
     from robustbench_lite.testing import assert_conforms
     assert_conforms(MyAttack())

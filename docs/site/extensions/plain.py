@@ -2,15 +2,17 @@
 
 import re
 
+from prose import with_options_as_code
 from sphinx.application import Sphinx
 
+_LIMITS = re.compile(r"Annotated\[([\w.| ]+), FieldInfo\(.*?\)\]\)\]")
 _BULLET = re.compile(r"( *[*-] )?(.*)", re.S)
 
 
 def _as_plain(line: str) -> str:
     """The line with stars, bars and trailing underscores escaped outside of code."""
     bullet, text = _BULLET.fullmatch(line).groups()
-    parts = re.split(r"(`[^`]*`)", text)
+    parts = re.split(r"(`[^`]*`)", with_options_as_code(text))
     plain = [part if part.startswith("`") else _escaped(part) for part in parts]
     return (bullet or "") + "".join(plain)
 
@@ -25,7 +27,21 @@ def _docstring(
     lines[:] = [_as_plain(line) for line in lines]
 
 
+def _signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Types without the limits of their values, which a setting's error tells."""
+    return signature and _LIMITS.sub(r"\1", signature), returns
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

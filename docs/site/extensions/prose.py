@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 _MARKS = re.compile(r"([\\*_<>\[\]{}$|#])")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 _DOI = re.compile(r"doi:(10\.[^\s,;)]+)")
 _SECTION = re.compile(
@@ -16,8 +17,14 @@ _ENTRY = re.compile(r"^ {4}(\w+): ", re.M)
 
 def escaped(text: str) -> str:
     """Plain text, code between backticks; papers become links."""
-    parts = re.split(r"(`[^`]+`)", text)
+    parts = re.split(r"(`[^`]+`)", with_options_as_code(text))
     return "".join(part if part.startswith("`") else _plain(part) for part in parts)
+
+
+def with_options_as_code(text: str) -> str:
+    """The text with `--option` between backticks, which keep its dashes apart."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(p if p.startswith("`") else _OPTION.sub(r"`\g<0>`", p) for p in parts)
 
 
 def _plain(text: str) -> str:

@@ -52,7 +52,6 @@ def imagenet_lite0(
         names=tuple(EfficientNet_B0_Weights.DEFAULT.meta["categories"]),
         crop=0.875,
         interpolation="bicubic",
-        summary="EfficientNet-Lite0 of Google, trained on ImageNet.",
         test_data="imagenet20",
     )
     return made(spec, module, settings, native)
