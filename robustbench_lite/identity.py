@@ -100,7 +100,8 @@ def _told(value: object, outer: tuple[int, ...] = ()) -> Any:
     if callable(value) and hasattr(value, "__qualname__"):
         module = str(value.__module__)
         line = getattr(getattr(value, "__code__", None), "co_firstlineno", 0)
-        cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        closure = getattr(value, "__closure__", None)
+        cells = [c.cell_contents for c in closure] if isinstance(closure, tuple) else []
         return [module, value.__qualname__, _source_of(module), line, _told(cells, inside)]
     return [*_kind_of(value), _told(getattr(value, "__dict__", {}), inside)]
 

@@ -88,5 +88,5 @@ def doubts(found: Iterable[tuple[Doubt, str]]) -> str:
 
 
 def _cell(tag: str, content: str, to_the_left: bool) -> str:
-    side = "left" if to_the_left else "right"
+    side = "left" if to_the_left else "right;white-space:nowrap"
     return f'<{tag} style="{_CELL.format(side=side)}">{content}</{tag}>'

@@ -49,9 +49,9 @@ def python(argument: str, settings: Mapping[str, str]) -> tuple[Classifier, Prof
     """
     place, _, name = argument.partition(":")
     is_file = place.endswith(".py")
-    folder = Path(place).expanduser().resolve().parent if is_file else Path.cwd()
+    folder = _path(argument, place).parent if is_file else Path.cwd()
     with _importable(folder), seeded():
-        module = _file(argument, Path(place).expanduser()) if is_file else _module(argument, place)
+        module = _file(argument, _path(argument, place)) if is_file else _module(argument, place)
         factory = _named(argument, module, name)
         made_of_it = _called(argument, factory, settings)
     if not isinstance(made_of_it, nn.Module):
@@ -84,6 +84,13 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         if str(folder) in sys.path:  # the user's code may have changed it
             sys.path.remove(str(folder))
+
+
+def _path(argument: str, place: str) -> Path:
+    try:
+        return Path(place).expanduser().resolve()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"{argument}: no such file ({error}); check the path") from error
 
 
 def _file(spec: str, path: Path) -> ModuleType:
