@@ -1,12 +1,13 @@
 # make demo: set up and run the main job; make test: set up and pass the tests; make coverage: the
-# same tests with every line counted, which takes a third longer; make leaderboard: the zoo's own, in
-# docs/, from an hour of attacks (go on by the same command).
+# same tests with every line counted, which takes a third longer; make docs: the documentation's site,
+# in .venv/site; make leaderboard: the zoo's own, in docs/, from an hour of attacks (go on by the same
+# command).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test coverage lint leaderboard bench clean
+.PHONY: demo test coverage lint docs leaderboard bench clean
 
 $(VENV)/.demo: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -39,6 +40,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs/site $(VENV)/site
 
 leaderboard: RUNS ?= runs
 leaderboard: $(VENV)/.demo

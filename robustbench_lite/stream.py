@@ -19,7 +19,7 @@ from robustbench_lite.data import Dataset, drawn
 from robustbench_lite.errors import InputError
 from robustbench_lite.pixels import ANY, View, tensor_of
 
-_BYTES = 192 * 2**20  # of float images in a part
+_BYTES = 128 * 2**20  # of float images in a part
 _READERS = min(8, os.cpu_count() or 1)
 
 
@@ -160,7 +160,7 @@ class Stream:
         return replace(self, read=read, labels=labels, classes=classes, rows=rows)
 
     def small(self) -> bool:
-        """Can all images be in memory at once (192 MiB)? The first one tells."""
+        """Can all images be in memory at once (128 MiB)? The first one tells."""
         return len(self) * self._bytes() <= _BYTES
 
     def load(self) -> Dataset:
@@ -172,7 +172,7 @@ class Stream:
         return self._load(range(len(self)))
 
     def parts(self) -> Iterator[Dataset]:
-        """All images, some at a time (192 MiB).
+        """All images, some at a time (128 MiB).
 
         Raises:
             InputError: as `load` does.

@@ -80,7 +80,7 @@ from robustbench_lite.sweep import sweep
 
 
 def highest():
-    """Resident memory at the most, in MiB; getrusage's would be the parent's, too."""
+    # Resident memory in MiB; what getrusage tells can be the parent's.
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ from robustbench_lite.errors import InputError
 
 _CONFIG = """# Robustness checks; `rbl check` reads this file. Make each baseline once, and
 # again when a change is wanted:
-#   rbl baseline update --model {model} --baseline {baseline} --reason "first"
+#   rbl baseline update --model {quoted} --baseline {baseline} --reason "first"
 
 [gate]
 # A drop of accuracy, in points, that must not be passed. `rbl power --drop 2pt` tells how many
@@ -44,11 +46,13 @@ def init(
     from robustbench_lite.models import load_with_profile
 
     name = load_with_profile(model)[0].name
-    baseline = f"{'-'.join(part for part in name.replace('/', '-').split('+'))}.baseline.json"
-    text = _CONFIG.format(model=model, baseline=baseline)
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-")
+    baseline = f"{plain}.baseline.json"
+    quoted = shlex.quote(model)
+    text = _CONFIG.format(model=model, quoted=quoted, baseline=baseline)
     files.write_whole({out: text.encode()})
     typer.echo(
-        f"wrote {out}; next: rbl baseline update --model {model} --baseline {baseline} "
+        f"wrote {out}; next: rbl baseline update --model {quoted} --baseline {baseline} "
         '--reason "first", then rbl check'
     )
 

@@ -10,13 +10,16 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from robustbench_lite.displays.words import distance as distance
+from robustbench_lite.displays.words import interval as interval
+from robustbench_lite.displays.words import percent as percent
+from robustbench_lite.displays.words import size as size
 from robustbench_lite.trust import Trust
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from robustbench_lite.results import Outcome
-    from robustbench_lite.threat import Threat
     from robustbench_lite.trust import Doubt
 
 
@@ -36,33 +39,6 @@ def show_table(title: str, table: Table) -> None:
     out.width = max(out.width, out.measure(table, options=boundless).minimum)
     out.print(title, style="bold", soft_wrap=True)
     out.print(table)
-
-
-def percent(value: float) -> str:
-    """A share as a percentage with one digit."""
-    return f"{100 * value:.1f}"
-
-
-def interval(low: float, high: float) -> str:
-    """A 95 % interval in percent."""
-    return f"{100 * low:.1f}-{100 * high:.1f}"
-
-
-def size(value: float | None) -> str:
-    """A distance with three significant digits, or a dash."""
-    return "-" if value is None else f"{value:#.3g}"
-
-
-def distance(threat: Threat) -> str:
-    """A threat for people: `linf 8/255`, `l2 0.5`."""
-    from robustbench_lite.threat import Lp
-
-    if not isinstance(threat, Lp):
-        return str(threat)
-    levels = threat.eps * 255
-    if 0 < threat.eps < 0.2 and abs(levels - round(levels)) < 1e-6:
-        return f"{threat.norm} {round(levels)}/255"
-    return f"{threat.norm} {threat.eps:g}"
 
 
 def attack_title(outcome: Outcome, *, curve: bool = False) -> str:
