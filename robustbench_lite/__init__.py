@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from robustbench_lite.loss import Loss
     from robustbench_lite.models import load_model
     from robustbench_lite.oracle import Oracle
-    from robustbench_lite.registry import load_attack, load_data, load_defense
+    from robustbench_lite.registry import load_attack, load_data, load_defense, open_data
     from robustbench_lite.results import Outcome, Record, worst_case
     from robustbench_lite.rng import Rng
+    from robustbench_lite.stream import Stream
     from robustbench_lite.threat import Access, Lp, Norm, Threat
 
 _HOMES = {
@@ -34,9 +35,10 @@ _HOMES = {
     "loss": ("Loss",),
     "oracle": ("Oracle",),
     "models": ("load_model",),
-    "registry": ("load_attack", "load_data", "load_defense"),
+    "registry": ("load_attack", "load_data", "load_defense", "open_data"),
     "results": ("Outcome", "Record", "worst_case"),
     "rng": ("Rng",),
+    "stream": ("Stream",),
     "threat": ("Access", "Lp", "Norm", "Threat"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,6 +61,7 @@ __all__ = [
     "Rng",
     "Split",
     "State",
+    "Stream",
     "Targeted",
     "Threat",
     "Training",
@@ -72,6 +75,7 @@ __all__ = [
     "load_data",
     "load_defense",
     "load_model",
+    "open_data",
     "worst_case",
 ]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from robustbench_lite.classifier import Classifier, borrowed
 from robustbench_lite.errors import InputError, RblError
 from robustbench_lite.models import load_model
+from robustbench_lite.quiet import quietly
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access
 
@@ -54,7 +53,7 @@ def exported(classifier: Classifier, shape: tuple[int, int, int], kind: str) -> 
         )
     source, export = _KINDS[kind]
     x = Rng(torch.arange(_IMAGES)).uniform(*shape).to(classifier.device)
-    with borrowed(classifier), torch.no_grad(), warnings.catch_warnings(), _quiet():
+    with borrowed(classifier), torch.no_grad(), warnings.catch_warnings(), quietly():
         warnings.simplefilter("ignore")
         expected = classifier(x)
         try:
@@ -129,17 +128,6 @@ def _ts(classifier: Classifier, x: Tensor) -> bytes:
 
 def _any_number() -> tuple[dict[int, Any]]:
     return ({0: torch.export.Dim("n")},)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what exporters log of their inner life."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _cause(error: BaseException) -> str:

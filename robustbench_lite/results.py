@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbench_lite.data import Dataset
+from robustbench_lite.data import Dataset, content_of
 from robustbench_lite.doubts import doubts_of, too_short
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Evidence
@@ -277,6 +278,18 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
         doubts=doubts_of(evidence),
         steps=max(o.steps for o in outcomes),
     )
+
+
+def numbered_anew(outcome: Outcome) -> Outcome:
+    """The outcome with the ids that a Dataset of all its samples gives to copies of one."""
+    seen: Counter[str] = Counter()
+    records = []
+    for record in outcome.records:
+        base = content_of(record.id)
+        name = f"{base}.{seen[base]}" if seen[base] else base
+        records.append(record if record.id == name else replace(record, id=name))
+        seen[base] += 1
+    return replace(outcome, records=tuple(records))
 
 
 def as_bytes(outcome: Outcome, data: Dataset) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import evaluate
-from robustbench_lite.results import Outcome, joined
+from robustbench_lite.results import Outcome, joined, numbered_anew
 from robustbench_lite.running import Precision, Progress
 from robustbench_lite.stream import Stream
 from robustbench_lite.threat import Lp, Threat
@@ -79,9 +80,19 @@ def sweep(
         )
 
     if isinstance(data, Stream):
-        parts = [_swept(judged, attack, threats, part) for part in data.parts()]
-        return [joined(outcomes) for outcomes in zip(*parts, strict=True)]
+        return _in_parts(data, lambda part: _swept(judged, attack, threats, part))
     return _swept(judged, attack, threats, data)
+
+
+def _in_parts(data: Stream, swept: Callable[[Dataset], list[Outcome]]) -> list[Outcome]:
+    """One part in memory at a time."""
+    whole: list[Outcome] = []
+    for part in data.parts():
+        found = swept(part)
+        whole = [joined(two) for two in zip(whole, found, strict=True)] if whole else found
+        del part, found  # images, before more are read
+        gc.collect()  # prepared copies of the model hold themselves
+    return [numbered_anew(outcome) for outcome in whole]
 
 
 def _swept(

@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -29,20 +30,25 @@ if TYPE_CHECKING:
 _PLAIN_EVERY = 10.0
 
 
+def _bar(told: ProgressColumn) -> Progress:
+    """A bar on stderr that goes away at the end."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        told,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
 @contextmanager
 def watching(title: str) -> Iterator[Callable[[Stand], None]]:
     """A progress bar on stderr; a line every ten seconds where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield _plain(title)
         return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[left]} left, {task.fields[robust]} robust so far"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = _bar(TextColumn("{task.fields[left]} left, {task.fields[robust]} robust so far"))
     with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(title, total=None, left="-", robust="-")
 
@@ -61,14 +67,7 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed} of {task.total}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = _bar(TextColumn("{task.completed} of {task.total}"))
     with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -80,14 +79,7 @@ def fetching(title: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = _bar(DownloadColumn())
     with interrupt.before_leaving(_clear_line), bar:
         task = bar.add_task(f"fetching {title}", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

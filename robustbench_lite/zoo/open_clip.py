@@ -1,8 +1,6 @@
 """CLIP models of the package open-clip-torch as zero-shot classifiers."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch.nn import functional
 from robustbench_lite.card import Profile
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import InputError, unknown
+from robustbench_lite.quiet import quietly
 from robustbench_lite.threat import Norm
 from robustbench_lite.zoo.clip import chosen
 
@@ -78,7 +77,7 @@ def open_clip(argument: str, settings: Mapping[str, str]) -> tuple[Classifier, P
         raise InputError(f"model {spec!r} needs its classes; add ?classes=cat,dog")
     size = _size(settings.get("size", ""), spec)
     try:
-        with _quietly():
+        with quietly():
             model = package.create_model(arch, pretrained=tag).eval()
     except (OSError, RuntimeError, ValueError) as error:
         cause = str(error).splitlines()[0]
@@ -134,14 +133,3 @@ def _size(text: str, spec: str) -> int:
     if text and not (text.isdecimal() and int(text)):
         raise InputError(f"model {spec!r}: size={text} is not a number of pixels; write size=32")
     return int(text or 0)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """What the packages log is told by the error that they raise."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)

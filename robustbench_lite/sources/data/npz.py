@@ -9,13 +9,19 @@ import numpy as np
 from robustbench_lite.data import Dataset, Split, from_arrays
 from robustbench_lite.errors import InputError
 from robustbench_lite.sources.data.asked import no_settings
+from robustbench_lite.sources.data.labels import labels_of
 
 _AS_IT_IS = 2**30  # bytes that are never too many
 _MOST_PACKED = 100  # times that images can be packed
 
 
 def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
-    """A numpy file: keys x_train, y_train, x_test, y_test, or x and y for either split."""
+    """A numpy file: keys x_train, y_train, x_test, y_test, or x and y for either split.
+
+    x is uint8 or floats in [0, 1], (N, rows, columns, channels) or (N, rows, columns). y holds
+    whole numbers, or names of classes, which are numbered in the order of their text. A key classes
+    may name the classes of numbers.
+    """
     no_settings("npz", settings)
     if not argument:
         raise InputError("data 'npz' needs a file; write npz:PATH")
@@ -23,8 +29,8 @@ def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
     name = f"npz:{path.name}"
     if not path.is_file():
         raise InputError(f"data file {path} does not exist; check the path behind npz:")
-    _check_size(path)
     try:
+        _check_size(path)
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise InputError(f"data file {path} holds one array; save x and y with numpy.savez")
@@ -46,6 +52,9 @@ def npz(split: Split, argument: str, settings: Mapping[str, str]) -> Dataset:
             f"data file {path} cannot be read as npz ({error}); "
             "save x and y again as arrays of numbers with numpy.savez"
         ) from error
+    if y.dtype.kind == "U" and y.ndim == 1 and len(y):
+        labels, found = labels_of(y.tolist(), f"data file {path}")
+        y, names = np.array(labels), names if found is None else found
     data = from_arrays(x, y, name, path)
     return Dataset(data.x, data.y, name, names)
 
