@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from robustbench_lite.loss import Loss
     from robustbench_lite.models import load_model
     from robustbench_lite.oracle import Oracle
+    from robustbench_lite.outcomes import worst_case
     from robustbench_lite.registry import load_attack, load_data, load_defense, open_data
-    from robustbench_lite.results import Outcome, Record, worst_case
+    from robustbench_lite.results import Outcome, Record
     from robustbench_lite.rng import Rng
     from robustbench_lite.stream import Stream
     from robustbench_lite.threat import Access, Lp, Norm, Threat
@@ -36,7 +37,8 @@ _HOMES = {
     "oracle": ("Oracle",),
     "models": ("load_model",),
     "registry": ("load_attack", "load_data", "load_defense", "open_data"),
-    "results": ("Outcome", "Record", "worst_case"),
+    "outcomes": ("worst_case",),
+    "results": ("Outcome", "Record"),
     "rng": ("Rng",),
     "stream": ("Stream",),
     "threat": ("Access", "Lp", "Norm", "Threat"),

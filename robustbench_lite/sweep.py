@@ -14,7 +14,8 @@ from robustbench_lite.data import Dataset
 from robustbench_lite.errors import InputError
 from robustbench_lite.goal import Goal
 from robustbench_lite.judge import evaluate
-from robustbench_lite.results import Outcome, joined, numbered_anew
+from robustbench_lite.outcomes import joined, numbered_anew
+from robustbench_lite.results import Outcome
 from robustbench_lite.running import Precision, Progress
 from robustbench_lite.stream import Stream
 from robustbench_lite.threat import Lp, Threat

@@ -54,7 +54,7 @@ def test_an_option_that_cannot_be_used(forked_refused, changes, parts):
         (("--attack", "cw"), ["attack 'cw'", "linf", "--norm l2"]),
         (("--data", "npz"), ["npz:PATH"]),
         (("--data", "torchvision:CIFAR11"), ["torchvision:CIFAR11", "CIFAR10, CIFAR100"]),
-        (("--data", "mnist5k"), ["mnist5k", "(1, 28, 28)", "(1, 8, 8)", "'digits-cnn'"]),
+        (("--data", "mnist5k"), ["mnist5k", "(1, 28, 28)", "1 x 8 x 8", "'digits-cnn'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -77,7 +77,13 @@ def test_every_model_can_be_shown():
         assert shown.exit_code == 0, shown.output
         assert shown.output.startswith(f"{name}  ")
         parts = ('summary = "', "[recipe]", "[measured]", "robust_ci95 = [")
-        for part in (f"{name}:",) if name in SOURCES else parts:
+        for part in (
+            ("--model",)
+            if name == "imagenet-lite0"
+            else (f"{name}:",)
+            if name in SOURCES
+            else parts
+        ):
             assert part in shown.output
 
 
@@ -94,7 +100,7 @@ def test_everything_registered_can_be_shown(kind):
             "defenses": [f"(--model MODEL+{name}?KEY=VALUE&...)"]
             if name in WRAPPING
             else ["Settings (--set KEY=VALUE)"],
-            "data": [f"{name}(split: "],
+            "data": [f"{name}  data: "],
             "architectures": [
                 f"{name}(classes: int, channels: int",
                 "cell: int = " if name.startswith("hog-") else "width: int = ",
@@ -138,12 +144,21 @@ WRAPPING = {
     "thermometer",
 }
 
-SOURCES = {"clip", "open_clip"}
+SOURCES = {
+    *("clip", "open_clip", "torchvision", "timm", "hf", "robustbench", "keras", "python", "http"),
+    *("torchscript", "exported", "onnx", "sklearn", "imagenet-lite0"),
+}
 OPTIONS = {
     "certify": "--model --data --eps --n --batch-size --seed --device --json",
     "attack": "--model --attack --effort --data --norm --eps --set --restarts --n --batch-size "
     "--seed --device --targeted --exact --json --save-adversarials --access --queries --surrogate "
-    "--threat --naive --precision --compile",
+    "--threat --naive --precision --compile "
+    "--weights --num-classes --normalize --resize --trust-remote-code "
+    "--class-map --indices --stratified",
+    "doctor": "model data --weights --num-classes --normalize --resize --trust-remote-code "
+    "--class-map --indices --n --stratified --seed --device",
+    "convert": "file --out --key --unsafe-pickle",
+    "export": "model --out --size --channels",
     "explain": "--model --attack --out --data --norm --eps --threat --set --samples --n "
     "--batch-size --seed --device --targeted",
     "bench": "suite --models --attacks --effort --out --data --norm --eps --threat --n --seed "
@@ -180,7 +195,7 @@ def test_help_shows_every_command_and_option_whole(rbl, columns):
         assert text.returncode == 0
         assert "\u2026" not in text.stdout
         shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
-        arguments = r"^\u2502[ *]+(kind|name|attack|suite|folders?|A|B)(?:\.\.\.)? "
+        arguments = r"^\u2502[ *]+(kind|name|attack|suite|folders?|file|model|data|A|B)(?:\.\.\.)? "
         shown |= set(re.findall(arguments, text.stdout, re.MULTILINE))
         assert shown == {*options.split(), "--help"}
 

@@ -111,7 +111,7 @@ def attack(
     from robustbench_lite.card import Card
     from robustbench_lite.cli import progress, screen
     from robustbench_lite.data import Dataset
-    from robustbench_lite.results import worst_case
+    from robustbench_lite.outcomes import worst_case
     from robustbench_lite.stream import Stream
     from robustbench_lite.sweep import sweep
 
