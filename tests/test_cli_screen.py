@@ -77,13 +77,9 @@ def test_every_model_can_be_shown():
         assert shown.exit_code == 0, shown.output
         assert shown.output.startswith(f"{name}  ")
         parts = ('summary = "', "[recipe]", "[measured]", "robust_ci95 = [")
-        for part in (
-            ("--model",)
-            if name == "imagenet-lite0"
-            else (f"{name}:",)
-            if name in SOURCES
-            else parts
-        ):
+        told = {n: (f"{n}:",) for n in SOURCES}
+        told |= {"imagenet-lite0": ("imagenet20",), "python": ("file.py:factory",)}
+        for part in told.get(name, parts):
             assert part in shown.output
 
 
@@ -146,7 +142,7 @@ WRAPPING = {
 
 SOURCES = {
     *("clip", "open_clip", "torchvision", "timm", "hf", "robustbench", "keras", "python", "http"),
-    *("torchscript", "exported", "onnx", "sklearn", "imagenet-lite0"),
+    *("torchscript", "exported", "onnx", "sklearn"),
 }
 OPTIONS = {
     "certify": "--model --data --eps --n --batch-size --seed --device --json",
@@ -195,7 +191,7 @@ def test_help_shows_every_command_and_option_whole(rbl, columns):
         assert text.returncode == 0
         assert "\u2026" not in text.stdout
         shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
-        arguments = r"^\u2502[ *]+(kind|name|attack|suite|folders?|file|model|data|A|B)(?:\.\.\.)? "
+        arguments = r"^\u2502[ *]{1,6}(kind|name|attack|suite|folders?|file|model|data|A|B)(?:\.\.\.)? "
         shown |= set(re.findall(arguments, text.stdout, re.MULTILINE))
         assert shown == {*options.split(), "--help"}
 

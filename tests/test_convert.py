@@ -172,7 +172,7 @@ def test_what_is_found_behind_the_flag_is_checked_too(forked_rbl, tmp_path, held
         (("nan.pt",), "1.bias is NaN"),
         (("empty.pt",), "empty.pt is empty"),
         (("empty.pt", "--unsafe-pickle", "--out", "no/a.safetensors"), "no does not exist"),
-        ((), "Missing argument 'FILE'"),
+        ((), "Missing argument 'file'"),
     ],
 )
 def test_what_cannot_be_converted(forked_refused, tmp_path, arguments, part):

@@ -25,6 +25,7 @@ NAMES = [
     "Rng",
     "Split",
     "State",
+    "Stream",
     "Targeted",
     "Threat",
     "Training",
@@ -38,6 +39,7 @@ NAMES = [
     "load_data",
     "load_defense",
     "load_model",
+    "open_data",
     "worst_case",
 ]
 

@@ -20,10 +20,9 @@ _SUFFIX = ".safetensors"
 
 
 def convert(
-    source: Annotated[
+    file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE",
             help="What torch.save wrote: .pt, .pth, .bin or .ckpt.",
             show_default=False,
         ),
@@ -60,21 +59,21 @@ def convert(
     names of what it would import, unless --unsafe-pickle is given; the new file then records that,
     with the sha256 of the old one.
     """
-    target = _target(source, out)
+    target = _target(file, out)
     files.check_writable(target, "--out")
 
     from safetensors.torch import save
 
     from robustbench_lite.cli import screen
 
-    digest = _sha256(source)
+    digest = _sha256(file)
     if unsafe_pickle:
         # It stands there before anything runs that could hide it.
-        screen.console().print(f"opening {source}, sha256 {digest}", soft_wrap=True)
-    state = _run(source, key, digest) if unsafe_pickle else _read(source, key)
+        screen.console().print(f"opening {file}, sha256 {digest}", soft_wrap=True)
+    state = _run(file, key, digest) if unsafe_pickle else _read(file, key)
     metadata = {
         "format": "pt",
-        "source": source.name,
+        "source": file.name,
         "source_sha256": digest,
         "converted": datetime.now(UTC).isoformat(timespec="seconds"),
         "read": "unsafe-pickle" if unsafe_pickle else "weights-only",
@@ -84,7 +83,7 @@ def convert(
     files.write_whole({target: save(apart, metadata)})
     count = sum(tensor.numel() for tensor in apart.values())
     screen.console().print(
-        f"{target}: {len(apart)} tensors of {count:,} numbers; {source.name} has sha256 {digest}",
+        f"{target}: {len(apart)} tensors of {count:,} numbers; {file.name} has sha256 {digest}",
         soft_wrap=True,
     )
 
