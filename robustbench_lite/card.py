@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
 )
 
-from robustbench_lite.errors import InputError
+from robustbench_lite.errors import UNREADABLE_TOML, InputError
 from robustbench_lite.running import Precision
 from robustbench_lite.settings import first_problem
 from robustbench_lite.threat import Lp, Norm
@@ -141,7 +141,7 @@ def read_card(path: Path) -> Card:
         raise InputError(
             f"model card {path} does not exist; rbl train writes it beside the weights: keep both"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE_TOML as error:
         raise InputError(f"model card {path} cannot be read ({error}); restore it") from error
     except ValidationError as error:
         raise InputError(

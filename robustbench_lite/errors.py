@@ -11,8 +11,12 @@ Each message is one sentence that names the cause and one that names the remedy.
 """
 
 import difflib
+import tomllib
 from collections.abc import Iterable
 from typing import ClassVar
+
+# What reading a text file as TOML can end in; brackets may nest deeper than Python can follow.
+UNREADABLE_TOML = (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError)
 
 
 class RblError(Exception):

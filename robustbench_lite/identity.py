@@ -24,11 +24,13 @@ _BYTES = 16
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # What stores, compares and shows results, or is another's code and is counted where it is used.
 OF_NO_CONSEQUENCE = (
-    *("cli", "page", "testing", "zoo"),
+    *("cli", "page", "displays", "testing", "zoo", "sources"),
     *("baseline.py", "checking.py", "gate.py", "gate_files.py", "evalues.py"),
     *("pytest_plugin.py", "pytest_checks.py"),
     *("comparison.py", "figures.py", "leaderboard.py", "score.py", "picture.py"),
-    *("executor.py", "on_ray.py", "run.py", "store.py", "suite_file.py"),
+    *("executor.py", "on_ray.py", "run.py", "store.py", "suite_file.py", "outcomes.py"),
+    *("diagnosis.py", "otherwise.py", "export.py", "quiet.py"),
+    *("downloads.py", "class_names.py", "indices.py"),
 )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustbench_lite.attack import Restarts
-from robustbench_lite.errors import InputError
+from robustbench_lite.errors import UNREADABLE_TOML, InputError
 from robustbench_lite.registry import load_attack, load_threat
 from robustbench_lite.running import Precision
 from robustbench_lite.settings import first_problem
@@ -64,7 +64,7 @@ def read_suite(path: Path) -> Suite:
         table = _SuiteTable.model_validate(tomllib.loads(text))
     except FileNotFoundError:
         raise InputError(f"suite file {path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE_TOML as error:
         raise InputError(f"suite file {path} cannot be read ({error}); correct it") from error
     except ValidationError as error:
         line = _line_of(text, error.errors()[0]["loc"])

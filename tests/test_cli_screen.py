@@ -191,7 +191,9 @@ def test_help_shows_every_command_and_option_whole(rbl, columns):
         assert text.returncode == 0
         assert "\u2026" not in text.stdout
         shown = set(re.findall(r"^\u2502[ *]+(--[\w-]+) ", text.stdout, re.MULTILINE))
-        arguments = r"^\u2502[ *]{1,6}(kind|name|attack|suite|folders?|file|model|data|A|B)(?:\.\.\.)? "
+        arguments = (
+            r"^\u2502[ *]{1,6}(kind|name|attack|suite|folders?|file|model|data|A|B)(?:\.\.\.)? "
+        )
         shown |= set(re.findall(arguments, text.stdout, re.MULTILINE))
         assert shown == {*options.split(), "--help"}
 

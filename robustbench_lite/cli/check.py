@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustbench_lite.cli import files, gating, options, subjects
-from robustbench_lite.errors import InputError
+from robustbench_lite.errors import UNREADABLE_TOML, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,7 +185,7 @@ def _asked(
         )
     try:
         told = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UNREADABLE_TOML as error:
         raise InputError(f"{path} cannot be read ({error}); correct it") from error
     gate, entries = told.get("gate", {}), told.get("checks", [])
     tables = [gate, *entries] if isinstance(entries, list) else [entries]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_lite.cli import files
-from robustbench_lite.errors import InputError
+from robustbench_lite.errors import UNREADABLE_TOML, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def recipe_of(path: Path | None, changes: dict[str, Any]) -> Recipe:
     if path is not None:
         try:
             table = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except UNREADABLE_TOML as error:
             raise InputError(f"--recipe {path} cannot be read ({error}); check the path") from error
         start = table.get("recipe", table)
         if not isinstance(start, dict):

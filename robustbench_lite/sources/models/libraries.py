@@ -147,7 +147,7 @@ def robustbench(argument: str, settings: Mapping[str, str]) -> tuple[Classifier,
     except ImportError as error:
         raise InputError(
             f"model {spec!r} needs the package robustbench ({error}); install it with "
-            "pip install git+https://github.com/RobustBench/robustbench"
+            "pip install robustbench"
         ) from None
     try:
         with redirect_stdout(sys.stderr), seeded():  # it prints what it downloads
