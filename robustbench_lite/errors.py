@@ -4,6 +4,7 @@
       InputError             a value, a file or a name that the user gave
         UnsupportedError     parts that do not fit together, as an attack and a norm
         DamagedError         a stored file that is not what was written
+        ModelFailedError     the model raised an error of its own; another try may succeed
       WrongModelError        the classifier broke its contract (logits of the wrong shape)
       IncompleteError        something could not be computed or stored; the rest is sound
 
@@ -39,6 +40,10 @@ class UnsupportedError(InputError):
 
 class DamagedError(InputError):
     """A stored file is not what was written."""
+
+
+class ModelFailedError(InputError):
+    """The model raised an error of its own: of the images' shape, or of a device perhaps."""
 
 
 class IncompleteError(RblError):

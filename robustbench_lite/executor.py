@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 import torch
 
+from robustbench_lite.errors import ModelFailedError
 from robustbench_lite.unit import Unit, compute
 
 
@@ -125,7 +126,8 @@ def attempted(unit: Unit) -> bytes | Exception:
     try:
         return compute(unit)
     except Exception as error:  # whatever a model of somebody else's raises
-        if isinstance(error.__cause__, RuntimeError):  # of a device, perhaps: worth another try
+        # Of a device, perhaps: worth another try.
+        if isinstance(error, ModelFailedError) or isinstance(error.__cause__, RuntimeError):
             return RuntimeError(str(error))
         return error if _travels(error) else RuntimeError(f"{type(error).__name__}: {error}")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.classifier import Classifier, ask_afresh
-from robustbench_lite.errors import InputError, RblError
+from robustbench_lite.errors import ModelFailedError, RblError
 from robustbench_lite.evidence import Randomness
 from robustbench_lite.rng import Rng
 from robustbench_lite.running import Settings, halved, is_of_memory
@@ -85,7 +85,7 @@ def _ask(classifier: Classifier, x: Tensor, rng: Rng | None) -> Tensor:
         if isinstance(error, RuntimeError) and is_of_memory(error):
             raise
         cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
+        raise ModelFailedError(
             f"model {classifier.name!r} cannot take images of shape {tuple(x.shape[1:])} "
             f"({cause}); check that model and data belong together"
         ) from error

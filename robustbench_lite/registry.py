@@ -179,6 +179,10 @@ def settings_of(kind: str, spec: str, mark: str = "?") -> tuple[str, dict[str, s
 def open_data(spec: str, split: Split = Split.TEST) -> Dataset | Stream:
     """The data of a name such as `digits`, `npz:PATH` or `folder:PATH?size=64`.
 
+    Args:
+        spec: as for `load_data`.
+        split: the part to learn from, or the part to measure on.
+
     Returns:
         A Stream where images are read when they are needed, else a Dataset.
 
