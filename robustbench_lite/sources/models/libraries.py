@@ -1,7 +1,4 @@
-"""Nets that libraries build, with their weights or the user's: those of torchvision, RobustBench.
-
-timm's and those of the Hugging Face hub, in modules of their own, are found here too.
-"""
+"""Nets that torchvision and RobustBench build, with their weights or the user's."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from torch import nn
 from robustbench_lite.card import Profile
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import InputError, unknown
-from robustbench_lite.sources.models.huggingface import hf
 from robustbench_lite.sources.models.made import (
     RANDOM,
     Native,
@@ -27,11 +23,9 @@ from robustbench_lite.sources.models.made import (
     weights_file,
     whole_number,
 )
-from robustbench_lite.sources.models.timm import timm
 from robustbench_lite.threat import Norm
 from robustbench_lite.weights import load_into
 
-__all__ = ["hf", "robustbench", "timm", "torchvision"]
 _ROBUSTBENCH = Path("~/.cache/robustbench-lite/robustbench").expanduser()
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 _EPS = {
