@@ -122,6 +122,7 @@ def load_into(module: nn.Module, path: Path) -> None:
     if not shapes:
         fitting = {name: _cast(name, state[name], own.get(name), path) for name in state}
         try:
+            # Strict all the same: what is apart is refused below, with a report of its own.
             result = module.load_state_dict(fitting, strict=False)
         except RuntimeError as error:
             cause = " ".join(str(error).split())

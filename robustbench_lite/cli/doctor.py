@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_lite.cli import options, subjects
+from robustbench_lite.cli.check import NOT_TRUSTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from robustbench_lite.card import Profile
     from robustbench_lite.classifier import Classifier
     from robustbench_lite.diagnosis import Finding
-
-NOT_TO_BE_TRUSTED = 3
 
 
 def doctor(
@@ -70,7 +69,7 @@ def doctor(
     title = f"{classifier.name} on {samples.name}, {len(samples)} samples, seed {seed}"
     screen.show_table(title, _table(findings))
     if least_of(f.trust for f in findings) is Trust.FAIL:
-        raise typer.Exit(NOT_TO_BE_TRUSTED)
+        raise typer.Exit(NOT_TRUSTED)
 
 
 def _of_model(classifier: Classifier, profile: Profile) -> Finding:

@@ -37,22 +37,26 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command("attack", help=in_paragraphs(attack.attack))(attack.attack)
-app.command("doctor", help=in_paragraphs(doctor.doctor))(doctor.doctor)
-app.command("explain", help=in_paragraphs(explain.explain))(explain.explain)
-app.command("certify", help=in_paragraphs(certify.certify))(certify.certify)
-app.command("bench", help=in_paragraphs(bench.bench))(bench.bench)
-app.command("leaderboard", help=in_paragraphs(leaderboard.leaderboard))(leaderboard.leaderboard)
-app.command("compare", help=in_paragraphs(leaderboard.compare))(leaderboard.compare)
-app.command("plot", help=in_paragraphs(plot.plot))(plot.plot)
-app.command("merge", help=in_paragraphs(bench.merge))(bench.merge)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "attack": attack.attack,
+    "doctor": doctor.doctor,
+    "explain": explain.explain,
+    "certify": certify.certify,
+    "bench": bench.bench,
+    "leaderboard": leaderboard.leaderboard,
+    "compare": leaderboard.compare,
+    "plot": plot.plot,
+    "merge": bench.merge,
+    "check": check.check,
+    "init": gate_setup.init,
+    "power": gate_setup.power,
+    "train": train.train,
+    "convert": convert.convert,
+    "export": export.export,
+    "validate": validate.validate,
+    "list": catalogue.list_names,
+    "show": catalogue.show,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=in_paragraphs(_command))(_command)
 app.add_typer(baseline.app, name="baseline", no_args_is_help=True)
-app.command("check", help=in_paragraphs(check.check))(check.check)
-app.command("init", help=in_paragraphs(gate_setup.init))(gate_setup.init)
-app.command("power", help=in_paragraphs(gate_setup.power))(gate_setup.power)
-app.command("train", help=in_paragraphs(train.train))(train.train)
-app.command("convert", help=in_paragraphs(convert.convert))(convert.convert)
-app.command("export", help=in_paragraphs(export.export))(export.export)
-app.command("validate", help=in_paragraphs(validate.validate))(validate.validate)
-app.command("list", help=in_paragraphs(catalogue.list_names))(catalogue.list_names)
-app.command("show", help=in_paragraphs(catalogue.show))(catalogue.show)

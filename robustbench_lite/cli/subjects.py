@@ -172,16 +172,6 @@ def _check_shape(data: Dataset, name: str, profile: Profile) -> None:
         )
 
 
-def whole_data_of(
-    spec: str | None, profile: Profile, names: tuple[str, ...] | None = None
-) -> Dataset:
-    """All samples of --data, in memory; raises as `opened` does."""
-    from robustbench_lite.data import Dataset
-
-    data = opened(spec, profile, names)
-    return data if isinstance(data, Dataset) else data.load()
-
-
 def data_of(
     spec: str | None, n: int, seed: int, profile: Profile, names: tuple[str, ...] | None = None
 ) -> Dataset:
