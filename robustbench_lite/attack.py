@@ -161,6 +161,11 @@ class Attack(Plan):
     def step(self, oracle: Oracle[Any], x: Tensor, y: Tensor, rng: Rng, state: Any) -> State:
         """One move of every slot. Slots stand at different steps: treat each by itself."""
 
+    @property
+    def longest_run(self) -> int:
+        """How many steps it goes on from one start, where it starts more than once."""
+        return self.steps
+
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Itself, once."""
         return (Stage(self),)

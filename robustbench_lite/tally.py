@@ -36,7 +36,7 @@ class Tally:
         broken_by: the attack that found it, "" where there is none.
         blindly: (N,) bool: broken without gradients, after gradients had failed.
         lowest, highest: (N,) the gaps that gradient attacks of more than ten steps came to.
-        rising: (N,) bool: the last of 20 steps or more was still closing the gap when it ended.
+        rising: (N,) bool: the last run of 20 steps or more was still closing the gap when it ended.
     """
 
     def __init__(self, threat: Threat, x: Tensor, correct: Tensor, finite: Tensor) -> None:
@@ -81,7 +81,7 @@ class Tally:
             at, gap = rows[ran], claims.gap[ran]
             self.lowest[at] = torch.minimum(self.lowest[at], gap)
             self.highest[at] = torch.maximum(self.highest[at], gap)
-            if attack.steps >= _LONG:
+            if attack.longest_run >= _LONG:
                 self.rising[at] = claims.gap_before[ran] - gap > _ROSE
         for i, course in zip(rows.tolist(), claims.trace.tolist(), strict=True):
             if course:

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 import torch
 from rbl_attacks.apgd import APGD, Start
+from rbl_attacks.apgd_t import APGDT
 from rbl_attacks.autoattack import STANDARD
 from rbl_attacks.fab import FABT
 from rbl_attacks.fgsm import FGSM
@@ -20,6 +21,7 @@ from robustbench_lite import load_model as load
 from robustbench_lite.attack import Attack, IfHidden, Near, Stage
 from robustbench_lite.classifier import Classifier
 from robustbench_lite.errors import InputError
+from robustbench_lite.ledger import Ledger
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
@@ -79,6 +81,28 @@ def test_only_whole_runs_along_gradients_tell_how_results_swing() -> None:
     assert goes_on(APGD(steps=20), APGD(steps=20, start_at=Start.STRIPES)) == {True}
 
 
+@pytest.mark.parametrize(("targets", "rising"), [(1, True), (2, True), (3, False)])
+def test_a_run_towards_another_class_is_no_loss_that_rises(targets: int, rising: bool) -> None:
+    book, everybody = tally([inf], [inf], [-inf]), torch.tensor([0])
+    claims = Ledger.blank(BALL, book.x, torch.tensor([100]))
+    claims.gap, claims.gap_before = torch.tensor([0.1]), torch.tensor([0.2])
+    book.add(APGDT(steps=48, targets=targets), everybody, claims)
+    assert book.rising.tolist() == [rising]
+
+
+def test_wider_balls_are_searched_from_more_starts_and_last_with_squares() -> None:
+    narrow, middle, wide = (Verdict().stages(Lp(Norm.LINF, eps)) for eps in (0.039, 0.04, 0.1))
+    starts = [
+        len({(s.attack.start_at, s.attack.loss) for s in plan if isinstance(s.attack, APGD)})
+        for plan in (narrow, middle, wide)
+    ]
+    assert starts == [2, 3, 5]
+    squares = [
+        [s.hidden for s in plan if isinstance(s.attack, Square)] for plan in (narrow, middle, wide)
+    ]
+    assert squares == [[True], [True], [False, True]]
+
+
 def test_near_narrows_what_is_in_it() -> None:
     inner = Near(Cascade(FGSM(), PDPGD()), within=0.3, swings=4, apart=0.2)
     stages = Near(inner, within=0.5, swings=2, apart=0.1, reach=1.5).stages(BALL)
@@ -117,11 +141,15 @@ def test_a_plan_for_hidden_gradients_leaves_sound_models_alone() -> None:
     assert [r.queries for r in with_it.records] == [r.queries for r in without.records]
 
 
-@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
-def test_on_a_linear_model_it_is_exact(norm: Norm) -> None:
+@pytest.mark.parametrize("effort", Effort)
+@pytest.mark.parametrize(
+    ("norm", "eps"), [(Norm.LINF, 0.03), (Norm.LINF, 0.05), (Norm.LINF, 0.1), (Norm.L2, 0.1)]
+)
+def test_on_a_linear_model_it_is_exact(norm: Norm, eps: float, effort: Effort) -> None:
     distances = (0.2, 0.9, 0.97, 1.03, 1.1, 2.0)
-    problem = linear_problem(Lp(norm, 0.1), distances)
-    outcome = evaluate(problem.model, Verdict(), Lp(norm, 0.1), problem.data)
+    threat = Lp(norm, eps)
+    problem = linear_problem(threat, distances)
+    outcome = evaluate(problem.model, Verdict(effort), threat, problem.data)
     assert [r.robust for r in outcome.records] == [d > 1 for d in distances]
 
 
@@ -137,6 +165,16 @@ def test_it_finds_what_autoattack_finds_and_asks_less(
     theirs = evaluate(load(name), STANDARD, threat, samples)
     assert ours.robust_accuracy <= theirs.robust_accuracy
     assert ours.queries_per_sample < 0.2 * theirs.queries_per_sample
+
+
+@pytest.mark.parametrize(("name", "eps"), [("digits-clip", 0.03), ("digits-cnn", 0.05)])
+def test_in_narrower_balls_it_finds_what_long_ascents_find(name: str, eps: float) -> None:
+    samples, threat = load_data("digits").sample(100, 1), Lp(Norm.LINF, eps)
+    ours = evaluate(load(name), Verdict(), threat, samples)
+    long = evaluate(load(name), Cascade(APGD(), APGDT(steps=450)), threat, samples)
+    assert 0 < long.robust_accuracy < long.clean_accuracy
+    assert {r.id for r in ours.records if r.robust} <= {r.id for r in long.records if r.robust}
+    assert ours.queries_per_sample < 0.3 * long.queries_per_sample
 
 
 def test_more_effort_finds_no_less() -> None:

@@ -83,7 +83,7 @@ class APGD(Attack):
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Ascent) -> Ascent:
         """One evaluation and one move."""
         value, gradient = oracle.value_and_gradient(state.adv, y, self.loss)
-        return climb(oracle.threat, self.steps, x, state, value, gradient)
+        return climb(oracle.threat, (self.steps,), x, state, value, gradient)
 
 
 def begin(threat: Lp, x: Tensor, rng: Rng, start_at: Start = Start.UNIFORM) -> Ascent:
@@ -114,8 +114,20 @@ def begin(threat: Lp, x: Tensor, rng: Rng, start_at: Start = Start.UNIFORM) -> A
     )
 
 
-def climb(threat: Lp, steps: int, x: Tensor, state: A, value: Tensor, gradient: Tensor) -> A:
-    """The next point of each slot, given loss and gradient where it stands."""
+def climb(
+    threat: Lp,
+    steps: tuple[int, ...],
+    x: Tensor,
+    state: A,
+    value: Tensor,
+    gradient: Tensor,
+    which: Tensor | None = None,
+) -> A:
+    """The next point of each slot, given loss and gradient where it stands.
+
+    `which` (N,) is how many of `steps` moves a slot's run has; the first of them if None.
+    """
+    kind = torch.zeros_like(state.turn) if which is None else which
     turn = state.turn + 1
     better = value > state.top
     rows = per_row(better, x)
@@ -130,7 +142,7 @@ def climb(threat: Lp, steps: int, x: Tensor, state: A, value: Tensor, gradient: 
     )
     spans = _spans(threat.norm, steps)
     table = torch.tensor(spans, device=x.device)
-    span = table[state.phase, turn.clamp(max=table.shape[1] - 1)]
+    span = table[kind, state.phase, turn.clamp(max=table.shape[2] - 1)]
     state, back = _checked(threat, x, state, span)
     base, prev = state.adv, state.prev
     if bool(back.any()):
@@ -140,7 +152,7 @@ def climb(threat: Lp, steps: int, x: Tensor, state: A, value: Tensor, gradient: 
         gradient = torch.where(rows, state.slope, gradient)
     if threat.norm is Norm.L1:
         moved = replace(state, adv=_sparse_move(threat, x, state, base, gradient), prev=base)
-        return _next_phase(threat, steps, x, moved)
+        return _next_phase(threat, steps, x, moved, kind)
     length = per_row(state.step * threat.eps, x)
     ahead = threat.project(x, base + length * threat.steepest(gradient, base))
     first = per_row(turn == 1, x)
@@ -188,10 +200,10 @@ def _sparse_move(threat: Lp, x: Tensor, state: Ascent, base: Tensor, gradient: T
     return (x + project_l1_box(x, moved - x, radius)).clamp(0, 1)
 
 
-def _next_phase(threat: Lp, steps: int, x: Tensor, state: A) -> A:
+def _next_phase(threat: Lp, steps: tuple[int, ...], x: Tensor, state: A, kind: Tensor) -> A:
     """In L1: a slot that used up a radius goes on from its best point in the next smaller one."""
-    shares = torch.tensor(lengths(threat.norm, steps), device=x.device)
-    over = (state.turn >= shares[state.phase]) & (state.phase < len(shares) - 1)
+    shares = torch.tensor([lengths(threat.norm, n) for n in steps], device=x.device)
+    over = (state.turn >= shares[kind, state.phase]) & (state.phase < shares.shape[1] - 1)
     if not bool(over.any()):
         return state
     phase = torch.where(over, state.phase + 1, state.phase)
@@ -227,20 +239,24 @@ def lengths(norm: Norm, steps: int) -> tuple[int, ...]:
 
 
 @cache
-def _spans(norm: Norm, steps: int) -> tuple[tuple[int, ...], ...]:
-    """For each phase and each turn in it: the moves since the last checkpoint, 0 between them."""
-    table = []
-    for length in lengths(norm, steps):
-        row = [0] * (steps + 1)
-        if norm is Norm.L1:
-            every = max(1, int(0.04 * length))
-            for turn in range(every, length, every):
-                row[turn] = every
-        else:
-            turn, span = 0, max(1, int(0.22 * length))
-            while turn + span < length:
-                turn += span
-                row[turn] = span
-                span = max(span - max(1, int(0.03 * length)), max(1, int(0.06 * length)))
-        table.append(tuple(row))
-    return tuple(table)
+def _spans(norm: Norm, steps: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each number of moves, phase and turn: moves since the last checkpoint, 0 between them."""
+    longest = max(steps)
+    return tuple(
+        tuple(_checkpoints(norm, moves, longest) for moves in lengths(norm, n)) for n in steps
+    )
+
+
+def _checkpoints(norm: Norm, moves: int, longest: int) -> tuple[int, ...]:
+    row = [0] * (longest + 1)
+    if norm is Norm.L1:
+        every = max(1, int(0.04 * moves))
+        for turn in range(every, moves, every):
+            row[turn] = every
+        return tuple(row)
+    turn, span = 0, max(1, int(0.22 * moves))
+    while turn + span < moves:
+        turn += span
+        row[turn] = span
+        span = max(span - max(1, int(0.03 * moves)), max(1, int(0.06 * moves)))
+    return tuple(row)

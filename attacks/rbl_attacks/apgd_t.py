@@ -1,5 +1,6 @@
 """Auto-PGD towards one class after the other (Croce and Hein 2020, arXiv:2003.01690, section 5)."""
 
+import itertools
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
@@ -25,10 +26,11 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Chase(Ascent):
-    """An ascent towards `targets[index]`."""
+    """An ascent towards `targets[index]`; `came` (N, T) is the loss that each run came to."""
 
     targets: Tensor
     index: Tensor
+    came: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class APGDT(Attack):
     """APGD on the targeted difference-of-logits ratio, for several target classes in turn.
 
     With fewer than four classes the ratio is undefined and the plain difference of the two logits
-    is climbed. With a targeted goal all steps go to that class.
+    is climbed. With a targeted goal all steps go to that class. In several rounds, classes drop out
+    by successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943), by thirds.
 
     Args:
-        steps: moves in all; each class gets an equal share (100 in AutoAttack).
+        steps: moves in all; each round, and in it each class, gets an equal share (100 moves a
+            class in AutoAttack).
         targets: classes tried at the most; 9 in AutoAttack.
         order: `logits`, the largest logits of the clean image first; or `malt`, the least ratio of
             logit gap to gradient norm first (arXiv:2407.02240, section 4).
         candidates: how many of the largest logits `malt` chooses from; each costs a backward pass.
+        rounds: after each but the last the third of the classes that came nearest begins anew,
+            with three times the moves; 1 in AutoAttack.
     """
 
     needs = Access.GRADIENTS
@@ -52,36 +58,59 @@ class APGDT(Attack):
     targets: Annotated[int, Field(ge=1)] = 9
     order: Order = Order.LOGITS
     candidates: Annotated[int, Field(ge=1)] = 20
+    rounds: Annotated[int, Field(ge=1)] = 1
 
     def supports(self, threat: Threat) -> bool:
         """L1, L2 and Linf."""
         return isinstance(threat, Lp) and threat.norm is not Norm.L0 and threat.eps < float("inf")
 
+    @property
+    def longest_run(self) -> int:
+        """What the classes of the last round get each."""
+        return self._plan(self.targets)[-1][1]
+
     def start(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng) -> Chase:
         """At a random point of the threat, on the way to the first class."""
         targets = y[:, None] if oracle.targeted else self._targets(oracle, x, y)
+        runs = sum(count for count, _ in self._plan(targets.shape[1]))
+        later = targets[:, :1].expand(-1, runs - targets.shape[1])  # until their round begins
         fresh = begin(oracle.threat, x, rng)
-        return Chase(**vars(fresh), targets=targets, index=torch.zeros_like(y))
+        came = torch.full((len(x), runs), -torch.inf, device=x.device)
+        targets, index = torch.cat([targets, later], 1), torch.zeros_like(y)
+        return Chase(**vars(fresh), targets=targets, index=index, came=came)
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Chase) -> Chase:
         """One move; when the share of a class is used up, a new start towards the next."""
-        share = max(1, self.steps // state.targets.shape[1])
+        plan = self._plan(1 if oracle.targeted else min(self.targets, oracle.classes - 1))
+        shares = tuple(share for _, share in plan)
+        ends = torch.tensor([count for count, _ in plan], device=x.device).cumsum(0)
+        kind = torch.searchsorted(ends, state.index, right=True)
         target = state.targets.gather(1, state.index[:, None]).squeeze(1)
 
         def toward(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
             return ratio_towards(logits, target, None if targeted else y)
 
         value, gradient = oracle.value_and_gradient(state.adv, y, toward)
-        moved = climb(oracle.threat, share, x, state, value, gradient)
+        moved = climb(oracle.threat, shares, x, state, value, gradient, kind)
+        made = state.turn + 1 + _before(oracle.threat, shares, kind, state.phase)
         last = state.index + 1 >= state.targets.shape[1]
-        made = state.turn + 1 + _before(oracle.threat, share, state.phase)
-        over = (made >= share) & ~last
+        over = (made >= torch.tensor(shares, device=x.device)[kind]) & ~last
         if not bool(over.any()):
             return moved
+        came = state.came.scatter(1, state.index[:, None], moved.top[:, None])
+        targets = _promoted(state.targets, came, over, state.index + 1, [n for n, _ in plan])
         fresh = Chase(
-            **vars(begin(oracle.threat, x, rng)), targets=state.targets, index=state.index + 1
+            **vars(begin(oracle.threat, x, rng)),
+            targets=targets,
+            index=state.index + 1,
+            came=came,
         )
         return _choose(over, fresh, moved)
+
+    def _plan(self, targets: int) -> list[tuple[int, int]]:
+        """How many classes each round has, and how many moves each of them gets."""
+        counts = [max(1, targets // 3**i) for i in range(self.rounds)]
+        return [(count, max(1, self.steps // self.rounds // count)) for count in counts]
 
     def _targets(self, oracle: Oracle[Lp], x: Tensor, y: Tensor) -> Tensor:
         """(N, T) classes in the order in which they are tried."""
@@ -126,10 +155,30 @@ def _others(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf)
 
 
-def _before(threat: Lp, share: int, phase: Tensor) -> Tensor:
+def _promoted(
+    targets: Tensor, came: Tensor, over: Tensor, index: Tensor, counts: list[int]
+) -> Tensor:
+    """(N, T) the targets, with those of a round where a slot that is `over` is about to begin it.
+
+    `counts` tells how many classes each round has, `index` (N,) which run begins.
+    """
+    first = 0
+    for count, best in itertools.pairwise(counts):
+        begins = over & (index == first + count)
+        if bool(begins.any()):
+            chosen = came[:, first : first + count].topk(best, dim=1).indices
+            chosen = targets[:, first : first + count].gather(1, chosen)
+            after = slice(first + count, first + count + best)
+            targets = targets.clone()
+            targets[:, after] = torch.where(begins[:, None], chosen, targets[:, after])
+        first += count
+    return targets
+
+
+def _before(threat: Lp, shares: tuple[int, ...], kind: Tensor, phase: Tensor) -> Tensor:
     """Moves made in the phases before each slot's."""
-    sums = torch.tensor([0, *lengths(threat.norm, share)], device=phase.device).cumsum(0)
-    return sums[phase]
+    made = [(0, *lengths(threat.norm, share)) for share in shares]
+    return torch.tensor(made, device=phase.device).cumsum(1)[kind, phase]
 
 
 def _choose(mask: Tensor, yes: Chase, no: Chase) -> Chase:

@@ -1,14 +1,14 @@
 """AutoAttack's answer, or a lower one, at a small part of its time.
 
-Cheap stages first, each on the survivors of the former. Short ascents of different kinds (the
-margin from a random point, the cross-entropy from stripes and from a corner, near ones towards two
-targets) tell by how much results differ: where they agree, a wide gap is one that longer runs were
-rarely seen to close, so that long runs are spent on few samples. The order of targets is that of
-arXiv:2407.02240, section 4.
+Cheap stages first, each on the survivors of the former. How near a sample came decides how long it
+is looked at: what later stages broke had been left with small gaps by the first ones. Towards which
+class an example lies is what short ascents miss most often, so that classes are tried by successive
+halving, in the order of arXiv:2407.02240, section 4. The wider the ball, the more starts and
+targets count, and in the widest random squares.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rbl_attacks.apgd import APGD, Start
@@ -36,12 +36,15 @@ _SHORT = APGD(steps=12, loss=Loss.MARGIN)
 _OTHER = APGD(steps=20, start_at=Start.STRIPES)
 _THIRD = APGD(steps=15, start_at=Start.CORNER)
 _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
-_THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
 _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
+_FIRST_TARGET = APGDT(steps=16, targets=1, order=Order.MALT, candidates=5)
+_THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
+_BEST_TARGETS = APGDT(steps=72, targets=9, order=Order.MALT, rounds=2)
+_BEST_TARGET = APGDT(steps=270, targets=9, order=Order.MALT, rounds=3)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
 _SEARCH = Near(Square(steps=250, horizon=4000, at_once=8), within=0.025, swings=0.5, apart=0.04)
 _LONG_SEARCH = Square(steps=1250, horizon=10000, at_once=8)  # twice AutoAttack's
-_MIDDLE = 0.04  # eps from which a third target counts: 3 of 459 on a CLIP-like net of MNIST
+_MIDDLE = 0.04  # eps from which one start and one target are too few, on nets of MNIST
 _WIDE = 0.1  # eps from which squares find what ascents miss: 6 of 400 on a robust MNIST LeNet
 _WIDE_SEARCH = Near(_LONG_SEARCH, within=0.05, swings=1, apart=0.03)
 _GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
@@ -53,7 +56,32 @@ _CLIMBS = Cascade(
     Near(_TARGETED, within=0.06),
     Near(APGD(steps=100), within=0.05, swings=2),
 )
+_FEW_CLIMBS = Cascade(FGSM(), replace(_SHORT, steps=8), Near(_FIRST_TARGET, within=0.25))
 
+_NARROW_LINF = Cascade(
+    _FEW_CLIMBS,
+    Near(_OTHER, within=0.06),
+    Near(_BEST_TARGETS, within=0.045),
+    Near(_BEST_TARGET, within=0.008),
+    IfHidden(_LONG_SEARCH),
+)
+_MIDDLE_LINF = Cascade(
+    FGSM(),
+    _SHORT,
+    _OTHER,
+    Near(APGD(steps=10, start_at=Start.CORNER), within=0.25),
+    Near(replace(_BEST_TARGETS, steps=45), within=0.3),
+    Near(_BEST_TARGET, within=0.08),
+    IfHidden(_LONG_SEARCH),
+)
+_WIDE_LINF = Cascade(
+    _CLIMBS,
+    Near(_EVERY_TARGET, within=0.02),
+    Near(_CORNER, within=0.03, swings=1.5),
+    Near(_THREE_TARGETS, within=0.12),
+    _WIDE_SEARCH,
+    IfHidden(_LONG_SEARCH),
+)
 _QUICK = {
     Norm.LINF: Cascade(_CLIMBS, Near(_EVERY_TARGET, within=0.01), _GLANCE),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
@@ -70,6 +98,7 @@ _STANDARD_L2 = Cascade(
     IfHidden(_LONG_SEARCH),
 )
 _AGAIN = Cascade(STANDARD, Restarts(_CORNER, 3), Restarts(_OTHER, 3), Square(steps=10000))
+_NARROW_QUICK = Cascade(_FEW_CLIMBS, Near(_BEST_TARGETS, within=0.01), _GLANCE)
 _BLIND = {
     Effort.QUICK: Square(steps=500),
     Effort.STANDARD: Square(steps=5000),
@@ -77,25 +106,25 @@ _BLIND = {
 }
 
 
-def _standard_linf(eps: float) -> Cascade:
-    """What is worth looking for in balls of this size."""
-    third = (Near(_THREE_TARGETS, within=0.12),) if eps >= _MIDDLE else ()
-    return Cascade(
-        _CLIMBS,
-        Near(_EVERY_TARGET, within=0.02),
-        Near(_CORNER, within=0.03, swings=1.5),
-        *third,
-        _WIDE_SEARCH if eps >= _WIDE else _SEARCH,
-        IfHidden(_LONG_SEARCH),
-    )
+def _plan(effort: Effort, norm: Norm, eps: float) -> Cascade:
+    """What is worth looking for in balls of this kind."""
+    if effort is Effort.QUICK:
+        return _NARROW_QUICK if norm is Norm.LINF and eps < _MIDDLE else _QUICK[norm]
+    if norm is Norm.L2:
+        plan = _STANDARD_L2
+    elif eps < _MIDDLE:
+        plan = _NARROW_LINF
+    else:
+        plan = _MIDDLE_LINF if eps < _WIDE else _WIDE_LINF
+    return Cascade(plan, _AGAIN) if effort is Effort.THOROUGH else plan
 
 
 @dataclass(frozen=True)
 class Verdict(Plan):
     """How robust is it, really? The whole plan in one name, for Linf and L2.
 
-    Without gradients it is a random search with squares. In Linf a third target is tried from an
-    eps of 0.04 on, and more squares from 0.1 on (`rbl show` prints the stages at 0.5).
+    Without gradients it is a random search with squares. In Linf there are more starts and targets
+    from an eps of 0.04 on, and squares from 0.1 on (`rbl show` prints the stages at 0.5).
 
     Args:
         effort: `quick`, seconds for a small net, for CI; `standard`, AutoAttack's answer or a
@@ -111,12 +140,7 @@ class Verdict(Plan):
         """The stages that suit norm and access."""
         if not isinstance(threat, Lp) or threat.access is not Access.GRADIENTS:
             return _BLIND[self.effort].stages(threat)
-        if self.effort is Effort.QUICK:
-            return _QUICK[threat.norm].stages(threat)
-        plan = _standard_linf(threat.eps) if threat.norm is Norm.LINF else _STANDARD_L2
-        if self.effort is Effort.THOROUGH:
-            plan = Cascade(plan, _AGAIN)
-        return plan.stages(threat)
+        return _plan(self.effort, threat.norm, threat.eps).stages(threat)
 
     def supports(self, threat: Threat) -> bool:
         """L2 and Linf."""
