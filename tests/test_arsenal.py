@@ -32,11 +32,8 @@ from robustbench_lite import (
     load_data,
     load_model,
 )
-from robustbench_lite.classifier import Classifier
 from robustbench_lite.geometry import flat_norm, project_l1_box
 from robustbench_lite.loss import Loss
-from robustbench_lite.oracle import Oracle
-from robustbench_lite.passes import Passes
 from robustbench_lite.testing.exactness import Faces, halfspace_distance
 from robustbench_lite.testing.models import (
     Linear,
@@ -187,39 +184,6 @@ def test_classes_beyond_the_first_target_are_tried(attack: Attack) -> None:
     model, threat = Decoy(signed_weights(3, 9, 0)), Lp(Norm.LINF, 0.2)
     assert evaluate(model, replace(attack, targets=1), threat, data).robust_accuracy == 1.0
     assert evaluate(model, attack, threat, data).robust_accuracy == 0.0
-
-
-@pytest.mark.parametrize(("eps", "nearest"), [(0.07, 1), (0.082, 2)])
-def test_later_rounds_are_for_the_class_that_came_nearest(eps: float, nearest: int) -> None:
-    """Class 1 stays behind by 0.1; class 2 by 0.48 at eps 0.07, by 0.048 at eps 0.082."""
-    x, y = torch.full((3, 1, 3, 3), 0.5), torch.zeros(3, dtype=torch.long)
-    model = Classifier(Decoy(signed_weights(3, 9, 0)))
-    oracle = Oracle(Passes(model), Lp(Norm.LINF, eps), x, y, 3)
-    attack = APGDT(steps=40, targets=2, rounds=2)
-    assert attack.longest_run == 20
-    keys = torch.arange(3)
-    state, begun = attack.start(oracle, x, y, Rng(keys)), []
-    for step in range(1, 41):
-        before = state.index
-        state = attack.step(oracle, x, y, Rng(keys, torch.full_like(keys, step)), state)
-        begun += [step] if bool((state.index > before).any()) else []
-    assert begun == [10, 20]
-    assert state.targets[:, :2].tolist() == [[1, 2]] * 3
-    assert state.targets[:, 2].tolist() == [nearest] * 3
-    assert not bool(oracle.found.any())
-
-
-@pytest.mark.parametrize("norm", [Norm.L1, Norm.L2, Norm.LINF])
-def test_rounds_find_the_only_class_that_can_win_whatever_its_place(norm: Norm) -> None:
-    model, data, distance = plane(norm, faces=9)
-    threat = Lp(norm, float(distance.median()))
-    attack = APGDT(steps=270, rounds=3)
-    outcome = evaluate(model, attack, threat, data)
-    near, far = distance < 0.98 * threat.eps, distance > threat.eps
-    robust = torch.tensor([r.robust for r in outcome.records])
-    assert not bool((robust & near).any())
-    assert bool(robust[far].all())
-    assert {r.queries for r in outcome.records if r.robust} == {272}
 
 
 def test_malt_puts_the_class_with_the_nearest_border_first() -> None:

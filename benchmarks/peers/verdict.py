@@ -14,6 +14,7 @@ the machine adds little. Nets that are not in the zoo are made by `rbl train --r
 from __future__ import annotations
 
 import argparse
+import datetime
 import statistics
 import time
 from pathlib import Path
@@ -83,6 +84,7 @@ def _measure(
         "seconds": round(wall, 2),
         "cpu_seconds": round(cpu, 2),
         "threads": torch.get_num_threads(),
+        "day": datetime.date.today().isoformat(),
         "told": told,
         "version": rival.version,
     }
@@ -110,7 +112,7 @@ def _print(options: argparse.Namespace) -> None:
     sheet.print_table("the verdict and its peers", [*_KEY, "effort", "peer", *figures], rows)
     print(
         "'robust', 'theirs': samples left, seed by seed; 'only ours', 'only theirs': what only one "
-        "broke, seed by seed; 'time': median over the seeds of theirs by ours."
+        "broke, seed by seed; 'time': theirs by ours, median over the seeds run on one day."
     )
 
 
@@ -118,16 +120,21 @@ def _row(ours: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]]) -> l
     seeds = sorted(ours.keys() & peers.keys())
     pairs = [(ours[s], peers[s]) for s in seeds]
     sets = [(set(a["robust"]), set(b["robust"])) for a, b in pairs]
-    ratio = statistics.median(b["cpu_seconds"] / a["cpu_seconds"] for a, b in pairs)
+    alike = [(a, b) for a, b in pairs if a.get("day") == b.get("day")]
+    ratios = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in alike]
     return [
         str(pairs[0][0]["correct"]),
         " ".join(str(len(a)) for a, _ in sets),
         " ".join(str(len(b)) for _, b in sets),
         " ".join(str(len(b - a)) for a, b in sets),
         " ".join(str(len(a - b)) for a, b in sets),
-        f"{ratio:.{0 if ratio >= 10 else 1}f}",
+        _told(statistics.median(ratios)) if ratios else "-",
         " ".join(a["told"].partition(";")[0] for a, _ in pairs),
     ]
+
+
+def _told(ratio: float) -> str:
+    return f"{ratio:.{0 if ratio >= 10 else 1}f}"
 
 
 if __name__ == "__main__":
