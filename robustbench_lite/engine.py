@@ -1,7 +1,8 @@
 """Continuous batching: one attack over many samples, every slot of the batch always busy.
 
 One call of `step` moves every slot once. A sample that is fooled, out of steps or out of queries
-leaves at once; waiting samples take the free slots; when none waits, the batch shrinks.
+leaves at once; waiting samples take the free slots; when none waits, the batch shrinks. Restarts of
+one sample may run side by side: what comes out is what it would be in turn.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Work:
     """The samples to attack: x (N, C, H, W), y (N,), random keys (N,), query budgets (N,).
 
     `span` (N,) is what gaps are measured in, 1 if None (see `Ledger`). With a surrogate the search
-    asks it, and the classifier only about the last proposal.
+    asks it, and the classifier only about the last proposal. With keys (R * N,) every sample is
+    attacked R times, the first time with the first N of them; then what was asked must not count.
     """
 
     x: Tensor
@@ -46,25 +48,25 @@ class Work:
     span: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
 class _Slots:
-    """The batch: which sample each slot holds, where it stands, what it asked and found."""
+    """The batch: which row of the work each slot holds, where it stands, what it found."""
 
-    sample: Tensor
+    row: Tensor
     keys: Tensor
     step: Tensor
     oracle: Oracle[Threat]
     state: State
 
     def __len__(self) -> int:
-        return len(self.sample)
+        return len(self.row)
 
     def take(self, index: Tensor) -> _Slots:
         return _Slots(
-            self.sample[index],
+            self.row[index],
             self.keys[index],
             self.step[index],
             self.oracle.take(index),
@@ -74,7 +76,7 @@ class _Slots:
     def join(self, other: _Slots) -> _Slots:
         theirs = iter(_tensors(other.state))
         return _Slots(
-            torch.cat([self.sample, other.sample]),
+            torch.cat([self.row, other.row]),
             torch.cat([self.keys, other.keys]),
             torch.cat([self.step, other.step]),
             self.oracle.join(other.oracle),
@@ -108,13 +110,15 @@ def attack_all(
         threat: what the attacker may do.
         work: the samples, at least one.
         settings: how to run.
-        report: called with (samples done, of these fooled within the threat) as samples leave.
+        report: called with (rows of `work` done, samples of these fooled within the threat) as
+            they leave.
 
-    Where memory does not hold that many slots, it begins anew with half of them.
+    Where memory does not hold that many slots, it begins anew with half of them. A restart is given
+    up as soon as an earlier one of its sample has found something; its row stays blank.
 
     Returns:
-        The ledger of all samples on the CPU, in the order of `work`. Its examples are claims of
-        the prepared classifier; `evaluate` asks the original about them.
+        The ledger of all rows on the CPU, in the order of the keys. Its examples are claims of the
+        prepared classifier; `evaluate` asks the original about them.
     """
     while True:
         run = _Run(attack, classifier, threat, work, settings, report)
@@ -141,7 +145,11 @@ class _Run:
         self.work = work
         self.settings = settings
         self.report = report
-        self.total = Ledger.blank(threat, work.x, work.budget.clone())
+        self.images = len(work.x)
+        whole = torch.arange(len(work)) % self.images
+        x = work.x if len(work) == self.images else work.x[whole]
+        self.total = Ledger.blank(threat, x, work.budget[whole])
+        self.first = torch.full((self.images,), len(work))  # the first row that found something
         self.next = 0
         self.done = self.fooled = 0
         self.closing: list[_Slots] = []
@@ -163,17 +171,18 @@ class _Run:
         count = min(free, len(self.work) - self.next)
         if slots is not None and (count == 0 or (count == free and free * _REFILL < width)):
             return slots
-        sample = torch.arange(self.next, self.next + count)
+        row = torch.arange(self.next, self.next + count)
         self.next += count
-        fresh = self._start(sample)
+        fresh = self._start(row)
         return fresh if slots is None else slots.join(fresh)
 
-    def _start(self, sample: Tensor) -> _Slots:
-        count = len(sample)
+    def _start(self, row: Tensor) -> _Slots:
+        count = len(row)
         if self.settings.exact:
-            sample = sample[torch.arange(self.settings.width).clamp(max=count - 1)]
+            row = row[torch.arange(self.settings.width).clamp(max=count - 1)]
         device, work = self.settings.device, self.work
-        keys = work.keys[sample].to(device)
+        keys = work.keys[row].to(device)
+        sample = row % self.images
         oracle: Oracle[Threat] = Oracle(
             self._passes(self.classifier),
             self.threat,
@@ -189,8 +198,8 @@ class _Run:
         )
         step = torch.zeros_like(keys)
         state = self.attack.start(oracle, oracle.x, oracle.y, Rng(keys, step))
-        slots = _Slots(sample.to(device), keys, step, oracle, state)
-        return slots.take(torch.arange(count)) if len(sample) > count else slots
+        slots = _Slots(row.to(device), keys, step, oracle, state)
+        return slots.take(torch.arange(count)) if len(row) > count else slots
 
     def _passes(self, classifier: Classifier) -> Passes:
         how = self.settings
@@ -210,7 +219,7 @@ class _Run:
         book = oracle.ledger
         late = step == self.attack.steps - _LATE
         book.gap_before = torch.where(late, book.gap, book.gap_before)
-        moved = _Slots(slots.sample, slots.keys, step, oracle, state)
+        moved = _Slots(slots.row, slots.keys, step, oracle, state)
         return moved.take(torch.arange(count)) if len(moved) > count else moved
 
     def _leave(self, slots: _Slots) -> _Slots | None:
@@ -228,8 +237,17 @@ class _Run:
         self._write((leaving & ~last_look).nonzero().flatten(), slots)
         if bool(last_look.any()):
             self.closing.append(slots.take(last_look.nonzero().flatten()))
-        staying = (~leaving).nonzero().flatten()
+        beaten = self._beaten(slots) & ~leaving
+        self.done += int(beaten.sum())
+        self.report(int(beaten.sum()), 0)
+        staying = (~leaving & ~beaten).nonzero().flatten()
         return slots.take(staying) if len(staying) else None
+
+    def _beaten(self, slots: _Slots) -> Tensor:
+        """(N,) bool: an earlier restart of the slot's sample has found something."""
+        if len(self.work) == self.images:
+            return torch.zeros_like(slots.row, dtype=torch.bool)
+        return slots.row > self.first.to(slots.row.device)[slots.row % self.images]
 
     def _close(self) -> None:
         """The last proposal of an attack has not been asked about yet: ask, in full batches."""
@@ -248,14 +266,17 @@ class _Run:
     def _write(self, rows: Tensor, slots: _Slots) -> None:
         if not len(rows):
             return
-        sample = slots.sample[rows].cpu()
+        row = slots.row[rows].cpu()
         book = slots.oracle.ledger.take(rows)
         if isinstance(slots.state, Tracing):
             book.trace = slots.state.trace[rows]
-        self.total.write(sample, book)
+        self.total.write(row, book)
         self.done += len(rows)
-        fooled = self.total.found[sample]
+        sample = row % self.images
+        fooled = self.total.found[row]
         if self.attack.minimal:  # the others are not noted unless they are within the threat
-            fooled &= self.threat.contains(self.work.x[sample], self.total.adv[sample])
-        self.fooled += int(fooled.sum())
-        self.report(len(rows), int(fooled.sum()))
+            fooled &= self.threat.contains(self.work.x[sample], self.total.adv[row])
+        new = set(sample[fooled & (self.first[sample] == len(self.work))].tolist())
+        self.first.scatter_reduce_(0, sample[fooled], row[fooled], "amin")
+        self.fooled += len(new)
+        self.report(len(rows), len(new))

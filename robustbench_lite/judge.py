@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,7 @@ from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, ask_afresh, borrowed, in_logs
 from robustbench_lite.clean import Clean
 from robustbench_lite.data import Dataset, checked_for, content_of
-from robustbench_lite.doubts import EOT, VOTES, doubts_of
-from robustbench_lite.engine import Work, attack_all
+from robustbench_lite.doubts import VOTES, doubts_of
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Health, Randomness
 from robustbench_lite.fit import as_seen, check_fit
@@ -30,6 +30,7 @@ from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
 from robustbench_lite.rng import key_of, numbered
 from robustbench_lite.running import Precision, Progress, Settings, cuda_devices, halved
+from robustbench_lite.search import Search
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
 
@@ -171,14 +172,33 @@ class _Judge:
         stages = plan.stages(as_seen(self.threat, self.classifier, self.source))
         self.ran = [stage.attack for stage in stages]
         hidden = self._probe(self.ran, fast)
+        search = self._search()
         runs: Counter[str] = Counter()
-        for stage in stages:
-            kind = type(stage.attack).__name__
-            rows = (self.attackable & self.tally.going_on(stage)).nonzero().flatten()
-            if len(rows) and (hidden or not stage.hidden):
-                self._stage(stage.attack, runs[kind], rows, fast)
-            runs[kind] += 1
+        for stage, same in itertools.groupby(stages):
+            kind, count = type(stage.attack).__name__, len(list(same))
+            if hidden or not stage.hidden:
+                numbers = range(runs[kind], runs[kind] + count)
+                for number, rows, claims in search.in_turn(stage, numbers, fast):
+                    self._settle(search, stage.attack, number, rows, claims, fast)
+            runs[kind] += count
         return self._outcome(plan)
+
+    def _search(self) -> Search:
+        return Search(
+            threat=self.threat,
+            data=self.data,
+            targets=self.targets,
+            attackable=self.attackable,
+            tally=self.tally,
+            classes=self.classes,
+            span=self.span,
+            targeted=isinstance(self.goal, Targeted),
+            random=self.random,
+            source=self.source,
+            seed=self.seed,
+            settings=self.settings,
+            report=self.report,
+        )
 
     def _probe(self, attacks: Sequence[Attack], fast: Classifier) -> bool:
         """Do gradients mislead? Asked where somebody follows them."""
@@ -198,54 +218,30 @@ class _Judge:
             raise
         return self.health.hidden
 
-    def _stage(self, attack: Attack, restart: int, rows: Tensor, fast: Classifier) -> None:
-        """Attack, verify, and attack again where a claim does not hold."""
+    def _settle(
+        self,
+        search: Search,
+        attack: Attack,
+        restart: int,
+        rows: Tensor,
+        claims: Ledger,
+        fast: Classifier,
+    ) -> None:
+        """Verify what is claimed, and attack again where a claim does not hold."""
         exactly = self.settings.precision is Precision.FLOAT32
         asked = [fast] if fast is self.classifier and exactly else [fast, self.classifier]
         asked += [self.classifier] * (_RETRIES if self.random or self.classifier.averages else 0)
         for attempt, classifier in enumerate(asked):
-            claims = self._attack(attack, (restart, attempt), rows, classifier)
-            verified = self._keep_verified(attack, (restart, attempt), rows, claims)
-            rows = rows[claims.found & ~verified]
             if not len(rows):
                 return
+            if attempt:
+                claims = search.claims(attack, [restart], rows, classifier, attempt)[0]
+            self.tally.add(attack, rows, claims)
+            verified = self._keep_verified(attack, (restart, attempt), rows, claims)
+            rows = rows[claims.found & ~verified]
             if classifier is not self.classifier and not self.draws and exactly:
                 self.disagreed += len(rows)
         self.unverified += len(rows)
-
-    def _attack(
-        self, attack: Attack, run: tuple[int, int], rows: Tensor, classifier: Classifier
-    ) -> Ledger:
-        name, (restart, attempt) = type(attack).__name__, run
-        settings = self.settings
-        if attempt:
-            settings = replace(settings, precision=Precision.FLOAT32)
-        again = (attempt,) if classifier.randomized or self.random else ()
-        parts = [self.data.ids[i] for i in rows.tolist()]
-        keys = [key_of(self.seed, content_of(p), name, restart, *again) for p in parts]
-        work = Work(
-            x=self.data.x[rows],
-            y=self.targets[rows],
-            keys=torch.tensor(keys),
-            budget=self.tally.best.budget[rows],
-            classes=self.classes,
-            targeted=isinstance(self.goal, Targeted),
-            eot=EOT if self.random else 1,
-            surrogate=self.source,
-            span=self.span[rows],
-        )
-        done = fooled = 0
-        base = int((self.tally.correct & ~self.tally.broken).sum())
-
-        def advance(more: int, more_fooled: int) -> None:
-            nonlocal done, fooled
-            done, fooled = done + more, fooled + more_fooled
-            if self.report is not None:
-                self.report(Progress(done, len(rows), base - fooled))
-
-        claims = attack_all(attack, classifier, self.threat, work, settings, advance)
-        self.tally.add(attack, rows, claims)
-        return claims
 
     def _keep_verified(
         self, attack: Attack, run: tuple[int, int], rows: Tensor, claims: Ledger
