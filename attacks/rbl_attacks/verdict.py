@@ -40,7 +40,9 @@ _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _FIRST_TARGET = APGDT(steps=16, targets=1, order=Order.MALT, candidates=5)
 _THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
 _BEST_TARGETS = APGDT(steps=72, targets=9, order=Order.MALT, rounds=2)
-_BEST_TARGET = APGDT(steps=270, targets=9, order=Order.MALT, rounds=3)
+_BEST_TARGET = APGDT(steps=180, targets=9, order=Order.MALT, rounds=3)
+_EDGE = APGD(steps=100, loss=Loss.MARGIN, start_at=Start.STRIPES)
+_OTHER_EDGE = replace(_EDGE, loss=Loss.CROSS_ENTROPY)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
 _SEARCH = Near(Square(steps=250, horizon=4000, at_once=8), within=0.025, swings=0.5, apart=0.04)
 _LONG_SEARCH = Square(steps=1250, horizon=10000, at_once=8)  # twice AutoAttack's
@@ -62,7 +64,9 @@ _NARROW_LINF = Cascade(
     _FEW_CLIMBS,
     Near(_OTHER, within=0.06),
     Near(_BEST_TARGETS, within=0.045),
-    Near(_BEST_TARGET, within=0.008),
+    Near(_EDGE, within=0.008),
+    Near(_BEST_TARGET, within=0.005),
+    Near(Restarts(replace(_EDGE, steps=50), 12), within=0.0012),
     IfHidden(_LONG_SEARCH),
 )
 _MIDDLE_LINF = Cascade(
@@ -71,7 +75,10 @@ _MIDDLE_LINF = Cascade(
     _OTHER,
     Near(APGD(steps=10, start_at=Start.CORNER), within=0.25),
     Near(replace(_BEST_TARGETS, steps=45), within=0.3),
-    Near(_BEST_TARGET, within=0.08),
+    Near(_BEST_TARGET, within=0.12),
+    Near(replace(_BEST_TARGET, steps=540), within=0.01),
+    Near(Restarts(_EDGE, 6), within=0.006),
+    Near(Restarts(_OTHER_EDGE, 6), within=0.006),
     IfHidden(_LONG_SEARCH),
 )
 _WIDE_LINF = Cascade(

@@ -1,7 +1,8 @@
 """Who is set beside whom in verdict.py: our verdict, and what others would run in its place.
 
 Every peer stays at its defaults, but for norm, eps, seed, number of classes and batch size. All of
-them, and ours, search on the prepared copy, made within the clock; libraries are imported before.
+them, and ours, search on the prepared copy, made within the clock; `pyautoattack-as-is` searches on
+the model itself, as its users have it do. Libraries are imported before.
 Two defaults are not AutoAttack's: torchattacks gives its ascents and FAB 10 steps instead of 100,
 and ART's first step is 0.1 whatever eps is.
 """
@@ -105,6 +106,12 @@ def _pyautoattack(subject: Subject, threat: Lp, seed: int) -> Claim:
     return adv, course
 
 
+def _as_is(subject: Subject, threat: Lp, seed: int) -> Claim:
+    """The same without what our preparation of the model saves."""
+    adv, _, course = theirs(subject, threat, seed, as_is=True)
+    return adv, course
+
+
 def _torchattacks(subject: Subject, threat: Lp, seed: int) -> Claim:
     """AutoAttack's standard version, batches by the user."""
     import torchattacks
@@ -157,6 +164,7 @@ EFFORTS: dict[str, Rival] = {
 }
 PEERS: dict[str, Rival] = {
     THEIRS: Rival("pyautoattack", ("pyautoattack",), _pyautoattack),
+    f"{THEIRS}-as-is": Rival("pyautoattack", ("pyautoattack",), _as_is),
     "torchattacks": Rival("torchattacks", ("torchattacks",), _torchattacks),
     "art": Rival("adversarial-robustness-toolbox", ("art.attacks.evasion", "multiprocess"), _art),
     "adv-lib": Rival("adv-lib", ("adv_lib.attacks.auto_pgd",), _adv_lib),

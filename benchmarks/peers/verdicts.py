@@ -96,18 +96,21 @@ def _ours(subject: Subject, threat: Lp) -> Verdict:
     return outcome.adversarials, stages, "; ".join(map(str, outcome.doubts))
 
 
-def theirs(subject: Subject, threat: Lp, seed: int = 0) -> Verdict:
-    """The same of the peer; its log tells how many were robust after each stage."""
+def theirs(subject: Subject, threat: Lp, seed: int = 0, *, as_is: bool = False) -> Verdict:
+    """The same of the peer; its log tells how many were robust after each stage.
+
+    It searches on our prepared copy or, `as_is`, on the model itself, as its users have it do.
+    """
     from pyautoattack import AutoAttack
 
     assert isinstance(subject.model, Classifier)
-    fast = prepare(subject.model, subject.x[:32])
+    asked = subject.model if as_is else prepare(subject.model, subject.x[:32])
     norm = {Norm.LINF: "Linf", Norm.L2: "L2"}[threat.norm]
     log = _Log()
     logger = logging.getLogger("auto-attack")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
-    attack = AutoAttack(fast, norm=norm, eps=threat.eps, seed=seed, version="standard")
+    attack = AutoAttack(asked, norm=norm, eps=threat.eps, seed=seed, version="standard")
     adv, _ = attack.run_standard_evaluation(
         subject.x.clone(), subject.y.clone(), batch_size=subject.batch
     )
