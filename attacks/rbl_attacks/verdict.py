@@ -76,16 +76,18 @@ _MIDDLE_LINF = Cascade(
     Near(APGD(steps=10, start_at=Start.CORNER), within=0.25),
     Near(replace(_BEST_TARGETS, steps=45), within=0.3),
     Near(_BEST_TARGET, within=0.12),
-    Near(replace(_BEST_TARGET, steps=540), within=0.01),
+    Near(replace(_BEST_TARGET, steps=540), within=0.02),
     Near(Restarts(_EDGE, 6), within=0.006),
     Near(Restarts(_OTHER_EDGE, 6), within=0.006),
     IfHidden(_LONG_SEARCH),
 )
 _WIDE_LINF = Cascade(
     _CLIMBS,
-    Near(_EVERY_TARGET, within=0.02),
+    Near(replace(_BEST_TARGET, steps=270), within=0.04),
     Near(_CORNER, within=0.03, swings=1.5),
     Near(_THREE_TARGETS, within=0.12),
+    Near(Restarts(_EDGE, 6), within=0.012),
+    Near(Restarts(_OTHER_EDGE, 6), within=0.012),
     _WIDE_SEARCH,
     IfHidden(_LONG_SEARCH),
 )

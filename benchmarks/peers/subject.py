@@ -133,7 +133,7 @@ def parsed_with_ball(parser: argparse.ArgumentParser, *, n: int, batch: int) -> 
     parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
     parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
     options = parser.parse_args()
-    if options.model.startswith("mnist") and "cifar" in options.data:
+    if Path(options.model).name.startswith("mnist") and "cifar" in options.data:
         options.data = f"npz:{_CIFAR.with_name('mnist.npz')}"
     return options
 
