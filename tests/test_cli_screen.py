@@ -120,12 +120,19 @@ def test_each_setting_stands_beside_what_it_does(forked_rbl, tmp_path):
 LIBRARIES = ("torchattacks", "foolbox", "art", "advlib")
 ATTACKS = {name: [f"Write {name}:NAME"] for name in LIBRARIES} | {
     "autoattack": ["a fixed plan", "  APGDT(steps=900", "  Square(steps=5000"],
-    "autoattack-plus": ["a fixed plan", "  FABU("],
+    "autoattack-plus": ["a fixed plan", "  5 x APGD(steps=100, loss=ce", "  5 x FABU("],
     "autoattack-rand": ["a fixed plan", "  APGD(steps=100, loss=dlr, "],
     "corruptions": ["Settings (--set KEY=VALUE)", "Other threats: corruption.", "Needs decisions"],
     "patch": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs gradients"],
     "patch-rl": ["Settings (--set KEY=VALUE)", "Other threats: patch.", "Needs scores"],
-    "verdict": ["  effort = standard", "l2:", "linf:", "  APGDT(steps=50", "if gap <= 0.06"],
+    "verdict": [
+        "  effort = standard",
+        "l2:",
+        "linf:",
+        "  APGDT(steps=50",
+        "if gap <= 0.06",
+        "  6 x APGD(",
+    ],
     "spatial": ["Settings (--set KEY=VALUE)", "Other threats: spatial.", "Needs decisions"],
 }
 WRAPPING = {

@@ -96,7 +96,7 @@ def test_wider_balls_are_searched_from_more_starts_and_last_with_squares() -> No
         len({(s.attack.start_at, s.attack.loss) for s in plan if isinstance(s.attack, APGD)})
         for plan in (narrow, middle, wide)
     ]
-    assert starts == [2, 3, 5]
+    assert starts == [3, 4, 6]
     squares = [
         [s.hidden for s in plan if isinstance(s.attack, Square)] for plan in (narrow, middle, wide)
     ]

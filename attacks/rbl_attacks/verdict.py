@@ -36,11 +36,11 @@ _SHORT = APGD(steps=12, loss=Loss.MARGIN)
 _OTHER = APGD(steps=20, start_at=Start.STRIPES)
 _THIRD = APGD(steps=15, start_at=Start.CORNER)
 _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
-_EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _FIRST_TARGET = APGDT(steps=16, targets=1, order=Order.MALT, candidates=5)
 _THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
 _BEST_TARGETS = APGDT(steps=72, targets=9, order=Order.MALT, rounds=2)
 _BEST_TARGET = APGDT(steps=180, targets=9, order=Order.MALT, rounds=3)
+_NEAR_TARGETS = replace(_BEST_TARGET, steps=270)
 _EDGE = APGD(steps=100, loss=Loss.MARGIN, start_at=Start.STRIPES)
 _OTHER_EDGE = replace(_EDGE, loss=Loss.CROSS_ENTROPY)
 _CORNER = APGD(steps=50, loss=Loss.MARGIN, start_at=Start.CORNER)
@@ -83,7 +83,7 @@ _MIDDLE_LINF = Cascade(
 )
 _WIDE_LINF = Cascade(
     _CLIMBS,
-    Near(replace(_BEST_TARGET, steps=270), within=0.04),
+    Near(_NEAR_TARGETS, within=0.04),
     Near(_CORNER, within=0.03, swings=1.5),
     Near(_THREE_TARGETS, within=0.12),
     Near(Restarts(_EDGE, 6), within=0.012),
@@ -92,9 +92,10 @@ _WIDE_LINF = Cascade(
     IfHidden(_LONG_SEARCH),
 )
 _QUICK = {
-    Norm.LINF: Cascade(_CLIMBS, Near(_EVERY_TARGET, within=0.01), _GLANCE),
+    Norm.LINF: Cascade(_CLIMBS, Near(_NEAR_TARGETS, within=0.01), _GLANCE),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
 }
+_EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _STANDARD_L2 = Cascade(
     FGSM(),
     _SHORT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -204,7 +205,10 @@ def _show_stages(out: Console, plan: Plan) -> None:
     from robustbench_lite.threat import Lp, Norm
 
     by_norm = {
-        norm: [str(stage) for stage in plan.stages(Lp(Norm(norm), 0.5))]
+        norm: [
+            f"{times} x {stage}" if (times := len(list(same))) > 1 else str(stage)
+            for stage, same in itertools.groupby(plan.stages(Lp(Norm(norm), 0.5)))
+        ]
         for norm in reach_of(plan, 0.5)[0]
     }
     alike = len({tuple(lines) for lines in by_norm.values()}) < 2
