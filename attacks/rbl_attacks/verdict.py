@@ -3,8 +3,9 @@
 Cheap stages first, each on the survivors of the former. How near a sample came decides how long it
 is looked at: what later stages broke had been left with small gaps by the first ones. Towards which
 class an example lies is what short ascents miss most often, so that classes are tried by successive
-halving, in the order of arXiv:2407.02240, section 4. The wider the ball, the more starts and
-targets count, and in the widest random squares.
+halving, in the order of arXiv:2407.02240, section 4. The few that are left at the edge are climbed
+to again and again: one run in two or three breaks what others leave. The wider the ball, the more
+starts and targets count, and in the widest random squares.
 """
 
 import math
