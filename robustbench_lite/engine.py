@@ -237,17 +237,18 @@ class _Run:
         self._write((leaving & ~last_look).nonzero().flatten(), slots)
         if bool(last_look.any()):
             self.closing.append(slots.take(last_look.nonzero().flatten()))
-        beaten = self._beaten(slots) & ~leaving
-        self.done += int(beaten.sum())
-        self.report(int(beaten.sum()), 0)
-        staying = (~leaving & ~beaten).nonzero().flatten()
+        if len(self.work) > self.images:
+            leaving = leaving | self._given_up(slots, ~leaving)
+        staying = (~leaving).nonzero().flatten()
         return slots.take(staying) if len(staying) else None
 
-    def _beaten(self, slots: _Slots) -> Tensor:
-        """(N,) bool: an earlier restart of the slot's sample has found something."""
-        if len(self.work) == self.images:
-            return torch.zeros_like(slots.row, dtype=torch.bool)
-        return slots.row > self.first.to(slots.row.device)[slots.row % self.images]
+    def _given_up(self, slots: _Slots, others: Tensor) -> Tensor:
+        """(N,) bool: which `others` follow a restart of their sample that found something."""
+        first = self.first.to(slots.row.device)[slots.row % self.images]
+        beaten = others & (slots.row > first)
+        self.done += int(beaten.sum())
+        self.report(int(beaten.sum()), 0)
+        return beaten
 
     def _close(self) -> None:
         """The last proposal of an attack has not been asked about yet: ask, in full batches."""

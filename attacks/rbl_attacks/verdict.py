@@ -37,6 +37,7 @@ _SHORT = APGD(steps=12, loss=Loss.MARGIN)
 _OTHER = APGD(steps=20, start_at=Start.STRIPES)
 _THIRD = APGD(steps=15, start_at=Start.CORNER)
 _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
+_EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _FIRST_TARGET = APGDT(steps=16, targets=1, order=Order.MALT, candidates=5)
 _THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
 _BEST_TARGETS = APGDT(steps=72, targets=9, order=Order.MALT, rounds=2)
@@ -96,7 +97,6 @@ _QUICK = {
     Norm.LINF: Cascade(_CLIMBS, Near(_NEAR_TARGETS, within=0.01), _GLANCE),
     Norm.L2: Cascade(FGSM(), _SHORT, Near(_TARGETED, within=0.1), Near(PDPGD(steps=40)), _GLANCE),
 }
-_EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _STANDARD_L2 = Cascade(
     FGSM(),
     _SHORT,
