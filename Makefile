@@ -61,6 +61,7 @@ bench: $(VENV)/.peers
 	$(BIN)/python benchmarks/peers/startup.py
 	$(BIN)/python benchmarks/peers/training.py
 	$(BIN)/python benchmarks/peers/verdict.py --model mnist-cnn-at --eps 0.3 --n 100 --seeds 1 --cells $(VENV)/cells
+	$(BIN)/python benchmarks/peers/liars.py --n 30 --seeds 1 --cells $(VENV)/cells
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

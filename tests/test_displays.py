@@ -196,7 +196,7 @@ def test_a_suite_shows_its_trials_by_data():
     assert head == ["data", "trial", "attack", "threat"]
     assert rows[0][1:] == [
         "square",
-        "Square(steps=1000, p_init=0.8, horizon=None, at_once=1)",
+        "Square(steps=1000, p_init=0.8, horizon=None, at_once=1, patience=inf)",
         "linf 8/255, scores only, 1000 queries at most",
     ]
     assert rows[1][::3] == ["", "linf 8/255, decisions only, 1000 queries at most"]

@@ -223,6 +223,16 @@ def test_several_squares_at_once_are_as_many_queries() -> None:
     assert all(len(torch.unique(each, dim=0)) > 1 for each in state.asked.flatten(2))
 
 
+@pytest.mark.parametrize(("patience", "asked"), [(11.0, 12), (12.0, 16), (1e9, 40)])
+def test_squares_give_up_where_margins_do_not_shrink(patience: float, asked: int) -> None:
+    """Of two classes the margin is all of the span, so that a move costs its queries."""
+    problem = linear_problem(threat := Lp(Norm.LINF, 0.1), [8.0] * 5)
+    attack = Square(steps=10, at_once=4, patience=patience)
+    outcome = evaluate(problem.model, attack, threat, problem.data)
+    spent = {record.queries for record in outcome.records if record.correct}
+    assert spent == {asked + 1}  # the last proposal is asked about as well
+
+
 def test_corners_and_stripes_are_where_they_are_said_to_be() -> None:
     _, corner = starts(Norm.LINF, Start.CORNER)
     assert torch.allclose(corner.abs(), torch.tensor(0.2))

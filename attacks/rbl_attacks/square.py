@@ -1,5 +1,6 @@
 """Square Attack: random search with squares (Andriushchenko et al. 2020, arXiv:1912.00049)."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from robustbench_lite.attack import Attack
 from robustbench_lite.geometry import Norm, flat_norm, per_row
-from robustbench_lite.loss import Loss
+from robustbench_lite.loss import Loss, span_of
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Access, Lp, Threat
@@ -33,12 +34,13 @@ class _Draws:
 
 @dataclass(frozen=True)
 class Search:
-    """The proposals, the best point so far with its loss, and the number of queries made."""
+    """The proposals, the best point so far with its loss, queries made, and whether to give up."""
 
     asked: Tensor
     best: Tensor
     value: Tensor
     turn: Tensor
+    done: Tensor
 
     @property
     def adv(self) -> Tensor:
@@ -61,6 +63,9 @@ class Square(Attack):
             5000 queries of the schedule for 10000.
         at_once: squares tried from one point in a move, of which the best counts; 1 in the paper.
             Several take less time where few samples are left to fill a batch.
+        patience: a sample is given up when its margin, in units of the largest less the smallest
+            logit, times the queries made so far is below minus this; never in the paper. The
+            margins of samples that break in the end shrink about as queries grow.
     """
 
     needs = Access.SCORES
@@ -69,6 +74,7 @@ class Square(Attack):
     p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
     horizon: Annotated[int, Field(ge=1)] | None = None
     at_once: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[float, Field(gt=0)] = math.inf
 
     def supports(self, threat: Threat) -> bool:
         """Linf and L2."""
@@ -84,19 +90,23 @@ class Square(Attack):
         else:
             move = _to_length(_grid(images, draws), threat.eps)
         asked = threat.project(images, images + move).reshape(-1, self.at_once, *x.shape[1:])
-        return Search(asked, x, x.new_full((len(x),), -torch.inf), torch.zeros_like(y))
+        never, none = x.new_full((len(x),), -torch.inf), torch.zeros_like(y)
+        return Search(asked, x, never, none, done=none.bool())
 
     def step(self, oracle: Oracle[Lp], x: Tensor, y: Tensor, rng: Rng, state: Search) -> Search:
         """Ask about the proposals, keep the best if it is better, propose the next changes."""
-        logits = oracle.logits(state.asked).flatten(0, 1)
-        values = Loss.MARGIN(logits, y.repeat_interleave(self.at_once), targeted=oracle.targeted)
+        logits = oracle.logits(state.asked)
+        each, labels = logits.flatten(0, 1), y.repeat_interleave(self.at_once)
+        values = Loss.MARGIN(each, labels, targeted=oracle.targeted)
         value, which = values.reshape(len(x), self.at_once).max(1)
-        chosen = state.asked[torch.arange(len(x), device=x.device), which]
+        rows = torch.arange(len(x), device=x.device)
         better = value > state.value
-        best = torch.where(per_row(better, x), chosen, state.best)
+        best = torch.where(per_row(better, x), state.asked[rows, which], state.best)
+        value = torch.where(better, value, state.value)
         turn = state.turn + self.at_once
+        done = -value * turn > self.patience * span_of(logits[rows, which])
         asked = self._changed(oracle.threat, x, best, self._side(x, turn), rng)
-        return Search(asked, best, torch.where(better, value, state.value), turn)
+        return Search(asked, best, value, turn, done)
 
     def _changed(self, threat: Lp, x: Tensor, best: Tensor, side: Tensor, rng: Rng) -> Tensor:
         """(N, at_once, ...): `best`, each time with another square changed."""

@@ -39,7 +39,6 @@ _THIRD = APGD(steps=15, start_at=Start.CORNER)
 _TARGETED = APGDT(steps=50, targets=2, order=Order.MALT)
 _EVERY_TARGET = APGDT(steps=270, targets=9, order=Order.MALT)
 _FIRST_TARGET = APGDT(steps=16, targets=1, order=Order.MALT, candidates=5)
-_THREE_TARGETS = APGDT(steps=90, targets=3, order=Order.MALT)
 _BEST_TARGETS = APGDT(steps=72, targets=9, order=Order.MALT, rounds=2)
 _BEST_TARGET = APGDT(steps=180, targets=9, order=Order.MALT, rounds=3)
 _NEAR_TARGETS = replace(_BEST_TARGET, steps=270)
@@ -50,7 +49,9 @@ _SEARCH = Near(Square(steps=250, horizon=4000, at_once=8), within=0.025, swings=
 _LONG_SEARCH = Square(steps=1250, horizon=10000, at_once=8)  # twice AutoAttack's
 _MIDDLE = 0.04  # eps from which one start and one target are too few, on nets of MNIST
 _WIDE = 0.1  # eps from which squares find what ascents miss: 6 of 400 on a robust MNIST LeNet
-_WIDE_SEARCH = Near(_LONG_SEARCH, within=0.05, swings=1, apart=0.03)
+_WIDE_SEARCH = Near(
+    Square(steps=750, horizon=10000, at_once=16, patience=150), within=0.05, swings=1, apart=0.03
+)
 _GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
 _CLIMBS = Cascade(
     FGSM(),
@@ -87,7 +88,6 @@ _WIDE_LINF = Cascade(
     _CLIMBS,
     Near(_NEAR_TARGETS, within=0.04),
     Near(_CORNER, within=0.03, swings=1.5),
-    Near(_THREE_TARGETS, within=0.12),
     Near(Restarts(_EDGE, 6), within=0.012),
     Near(Restarts(_OTHER_EDGE, 6), within=0.012),
     _WIDE_SEARCH,

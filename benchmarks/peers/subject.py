@@ -125,13 +125,16 @@ def add_options(parser: argparse.ArgumentParser, *, n: int, batch: int, repeats:
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the raw figures")
 
 
-def parsed_with_ball(parser: argparse.ArgumentParser, *, n: int, batch: int) -> argparse.Namespace:
+def parsed_with_ball(
+    parser: argparse.ArgumentParser, *, n: int, batch: int, **defaults: str
+) -> argparse.Namespace:
     """The options of the scripts that store what they find within one ball."""
     add_options(parser, n=n, batch=batch, repeats=1)
     parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
     parser.add_argument("--eps", default="8/255", help="radius, a number or a fraction")
     parser.add_argument("--cells", type=Path, default=_CELLS, help="where results are stored")
     parser.add_argument("--table", action="store_true", help="print what is stored, run nothing")
+    parser.set_defaults(**defaults)
     options = parser.parse_args()
     if Path(options.model).name.startswith("mnist") and "cifar" in options.data:
         options.data = f"npz:{_CIFAR.with_name('mnist.npz')}"

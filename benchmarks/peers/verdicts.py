@@ -14,10 +14,10 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sheet
 import subject as subjects
@@ -81,7 +81,7 @@ def _measure(
         "robust": int((right & ~broken).sum()),
         "outside": int((right & fooled & ~inside).sum()),
         "course": course,
-        "version": version("pyautoattack" if name == THEIRS else "robustbench-lite"),
+        "version": metadata.version("pyautoattack" if name == THEIRS else "robustbench-lite"),
         "outcomes": outcomes,
     }
     sheet.add_cell(_file(options), cell)
@@ -96,7 +96,14 @@ def _ours(subject: Subject, threat: Lp) -> Verdict:
     return outcome.adversarials, stages, "; ".join(map(str, outcome.doubts))
 
 
-def theirs(subject: Subject, threat: Lp, seed: int = 0, *, as_is: bool = False) -> Verdict:
+def theirs(
+    subject: Subject,
+    threat: Lp,
+    seed: int = 0,
+    *,
+    as_is: bool = False,
+    version: Literal["standard", "rand"] = "standard",
+) -> Verdict:
     """The same of the peer; its log tells how many were robust after each stage.
 
     It searches on our prepared copy or, `as_is`, on the model itself, as its users have it do.
@@ -110,7 +117,7 @@ def theirs(subject: Subject, threat: Lp, seed: int = 0, *, as_is: bool = False) 
     logger = logging.getLogger("auto-attack")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
-    attack = AutoAttack(asked, norm=norm, eps=threat.eps, seed=seed, version="standard")
+    attack = AutoAttack(asked, norm=norm, eps=threat.eps, seed=seed, version=version)
     adv, _ = attack.run_standard_evaluation(
         subject.x.clone(), subject.y.clone(), batch_size=subject.batch
     )
