@@ -52,7 +52,7 @@ _WIDE = 0.1  # eps from which squares find what ascents miss: 6 of 400 on a robu
 _WIDE_SEARCH = Near(
     Square(steps=750, horizon=10000, at_once=16, patience=150), within=0.05, swings=1, apart=0.03
 )
-_GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8))
+_GLANCE = IfHidden(Square(steps=63, horizon=500, at_once=8, patience=60))
 _CLIMBS = Cascade(
     FGSM(),
     _SHORT,

@@ -5,7 +5,7 @@
     python liars.py --table              # prints what is stored
 
 mnist-cnn with its logits, input or activations changed, in Linf. `quantised` and `jpeg` are handed
-over as any user would, with the gradient that they have (none); `-known` are the same as defenses
+over as any user would, with the gradient that they have, zero; `-known` are the same as defenses
 of ours, which give attackers another way back. Three contenders for each: our verdict, our
 autoattack and pyautoattack, of AutoAttack's `rand` version where the model draws random numbers, on
 the model itself. An answer of a random model is that of most of 50 passes, for every contender. A
@@ -25,6 +25,7 @@ from typing import Any
 import sheet
 import subject as subjects
 import torch
+from rbl_defenses.jpeg import Jpeg
 from subject import Subject
 from torch import Tensor, nn
 from verdicts import OURS, THEIRS, theirs
@@ -33,6 +34,7 @@ from robustbench_lite.classifier import Classifier
 from robustbench_lite.judge import evaluate
 from robustbench_lite.models import load_model
 from robustbench_lite.registry import load_attack
+from robustbench_lite.rng import Rng
 from robustbench_lite.threat import Lp
 
 _VOTES = 50
@@ -80,8 +82,13 @@ def _changed(before: _Change = _same, after: _Change = _same) -> Callable[[str],
     return lambda name: Classifier(_Changed(load_model(name), before, after))
 
 
-def _behind(defense: str, *, naive: bool) -> Callable[[str], Classifier]:
-    return lambda name: load_model(f"{name}+{defense}", naive=naive)
+def _behind(defense: str) -> Callable[[str], Classifier]:
+    return lambda name: load_model(f"{name}+{defense}")
+
+
+def _through_jpeg(x: Tensor) -> Tensor:
+    seen = Jpeg().images(x, Rng(torch.zeros(len(x), dtype=torch.long)))
+    return seen + 0 * x  # a gradient of zero, as rounding has
 
 
 LIARS: dict[str, _Liar] = {
@@ -89,9 +96,9 @@ LIARS: dict[str, _Liar] = {
     "logits-x-1e4": _Liar(_changed(after=lambda z: z * 1e4)),
     "softmax": _Liar(_changed(after=lambda z: z.softmax(1))),
     "quantised": _Liar(_changed(before=lambda x: (x * 7).round() / 7)),
-    "quantised-known": _Liar(_behind("bit-depth?bits=3", naive=False)),
-    "jpeg": _Liar(_behind("jpeg", naive=True)),
-    "jpeg-known": _Liar(_behind("jpeg", naive=False)),
+    "quantised-known": _Liar(_behind("bit-depth?bits=3")),
+    "jpeg": _Liar(_changed(before=_through_jpeg)),
+    "jpeg-known": _Liar(_behind("jpeg")),
     "k-wta": _Liar(lambda name: load_model(f"{name}-kwta")),
     "noise": _Liar(_changed(before=lambda x: x + 0.1 * torch.randn_like(x)), random=True),
 }
