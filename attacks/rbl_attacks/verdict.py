@@ -110,6 +110,12 @@ _STANDARD_L2 = Cascade(
 )
 _AGAIN = Cascade(STANDARD, Restarts(_CORNER, 3), Restarts(_OTHER, 3), Square(steps=10000))
 _NARROW_QUICK = Cascade(_FEW_CLIMBS, Near(_BEST_TARGETS, within=0.01), _GLANCE)
+_MIDDLE_QUICK = Cascade(
+    replace(_OTHER, steps=12),
+    Near(replace(_OTHER, steps=24), within=0.12),
+    Near(replace(_BEST_TARGETS, steps=45), within=0.04),
+    _GLANCE,
+)
 _BLIND = {
     Effort.QUICK: Square(steps=500),
     Effort.STANDARD: Square(steps=5000),
@@ -120,7 +126,9 @@ _BLIND = {
 def _plan(effort: Effort, norm: Norm, eps: float) -> Cascade:
     """What is worth looking for in balls of this kind."""
     if effort is Effort.QUICK:
-        return _NARROW_QUICK if norm is Norm.LINF and eps < _MIDDLE else _QUICK[norm]
+        if norm is Norm.LINF and eps < _WIDE:
+            return _NARROW_QUICK if eps < _MIDDLE else _MIDDLE_QUICK
+        return _QUICK[norm]
     if norm is Norm.L2:
         plan = _STANDARD_L2
     elif eps < _MIDDLE:
