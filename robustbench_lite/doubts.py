@@ -10,6 +10,7 @@ from robustbench_lite.trust import Doubt, fail, warn
 
 EOT = 20
 VOTES = 50  # a single pass broke .59 of a random net of which the majority broke .34
+CONFIRMING = 350  # of many looks at 50 the luckiest counted: 34 of 60 left, where 37 are
 NOT_FINITE = "the model returned NaN or infinite logits"
 
 _ENOUGH_TO_TELL = 100
@@ -39,7 +40,10 @@ def _about_randomness(seen: Evidence) -> list[Doubt]:
     """A random model's verdicts are draws."""
     if seen.naive:
         return [fail("the attack does not know of the defenses: this is not robustness")]
-    so = f"gradients are averaged over {EOT} passes, and a verdict is the majority of {VOTES}"
+    so = (
+        f"gradients are averaged over {EOT} passes, and a break is the majority of {VOTES} and "
+        f"then of {CONFIRMING} fresh ones"
+    )
     told = {
         Randomness.AVERAGED: "the defense is random: every verdict is one more draw",
         Randomness.DECLARED: f"the defense is random: {so}",

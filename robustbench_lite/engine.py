@@ -230,7 +230,8 @@ class _Run:
         over = slots.step >= self.attack.steps
         if isinstance(slots.state, Finishing):
             over = over | slots.state.done
-        leaving = over | spent | (fooled & self.settings.early_leave)
+        early = self.settings.early_leave and self.work.eot == 1
+        leaving = over | spent | (fooled & early)
         if not bool(leaving.any()):
             return slots
         last_look = over & ~spent & ~fooled

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from robustbench_lite.classifier import Classifier, ask_afresh
 from robustbench_lite.errors import ModelFailedError, RblError
 from robustbench_lite.evidence import Randomness
-from robustbench_lite.rng import Rng
+from robustbench_lite.rng import Rng, key_of, numbered
 from robustbench_lite.running import Settings, halved, is_of_memory
 
 _PROBE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The model itself, asked about samples with random numbers of their own.
+
+    Attributes:
+        classifier: who answers.
+        keys: (N,) int64, one a sample of the evaluation.
+    """
+
+    classifier: Classifier
+    keys: Tensor
+
+    def answer(
+        self, images: Tensor, rows: Tensor, occasion: str, settings: Settings, number: int = 0
+    ) -> Tensor:
+        """(M, K) logits of images (M, ...) of the samples `rows` (M,).
+
+        `occasion` and `number` decide the draws of a randomized classifier.
+        """
+        numbers = torch.full_like(self.keys, key_of(occasion, number))
+        keys = numbered(self.keys, numbers)[rows]
+        return predict(self.classifier, images, settings, keys)
+
+    def answers(
+        self, images: Tensor, rows: Tensor, occasion: str, settings: Settings, numbers: range
+    ) -> Iterator[Tensor]:
+        """`answer` once for each of the numbers."""
+        for number in numbers:
+            yield self.answer(images, rows, occasion, settings, number)
 
 
 def randomness_of(

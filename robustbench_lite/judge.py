@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -16,26 +16,27 @@ from robustbench_lite.attack import Attack, Plan
 from robustbench_lite.classifier import Classifier, as_classifier, ask_afresh, borrowed, in_logs
 from robustbench_lite.clean import Clean
 from robustbench_lite.data import Dataset, checked_for, content_of
-from robustbench_lite.doubts import VOTES, doubts_of
+from robustbench_lite.doubts import CONFIRMING, VOTES, doubts_of
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Health, Randomness
 from robustbench_lite.fit import as_seen, check_fit
 from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.health import IMAGES, health_of
-from robustbench_lite.inference import predict, randomness_of
+from robustbench_lite.inference import Original, randomness_of
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.loss import reached
 from robustbench_lite.passes import Passes
 from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
-from robustbench_lite.rng import key_of, numbered
+from robustbench_lite.rng import key_of
 from robustbench_lite.running import Precision, Progress, Settings, cuda_devices, halved
 from robustbench_lite.search import Search
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
 
-_RETRIES = 3  # of an attack on a random model whose claims do not hold
+_RETRIES = 3  # of an attack whose claims about averages over draws do not hold
 _EXAMPLES = 32
+_FIRST, _CONFIRMING = range(1, VOTES + 1), range(VOTES + 1, VOTES + CONFIRMING + 1)
 
 
 def evaluate(
@@ -72,6 +73,7 @@ def evaluate(
         batch_size: how many samples are attacked side by side; None for what a short probe finds.
         exact: results equal bit by bit for every batch size and order.
         early_leave: False goes on attacking fooled samples, which only costs time and queries.
+            Where the model is random, it is never left early.
         precision: of the search; bf16 takes less time where the hardware has it, and finds nearly
             as much. Examples are verified in float32, and searched for in it where they fail.
         compiled: the search asks a copy made by torch.compile, for long runs on GPUs.
@@ -121,19 +123,19 @@ class _Judge:
         self.source = source
         self.started = time.perf_counter()
         self.keys = torch.tensor([key_of(seed, content_of(i), "model") for i in data.ids])
-        everybody = torch.arange(len(data))
-        self.votes = 1
-        self.clean = Clean(self._answers(data.x, everybody, "clean", 0), data.y)
+        self.original = Original(classifier, self.keys)
+        asked = data.x, torch.arange(len(data)), "clean", settings
+        self.clean = Clean(self.original.answer(*asked), data.y)
         self.classes = self.clean.logits.shape[1]
         checked_for(data, self.classes)
         self.randomness = randomness_of(classifier, data.x, self.clean.logits, settings)
         self.random = self.randomness in (Randomness.DECLARED, Randomness.FOUND)
         self.draws = self.random or (classifier.randomized and not classifier.averages)
-        self.votes = VOTES if self.draws else 1
+        self.looks = [_FIRST, _CONFIRMING] if self.draws else [range(1)]
         correct = self.clean.correct
         if self.draws:
-            votes = self._votes(data.x, everybody, "clean")
-            correct = torch.stack([v.argmax(1) == data.y for v in votes]).sum(0) * 2 > VOTES
+            votes = [v.argmax(1) == data.y for v in self.original.answers(*asked, _FIRST)]
+            correct = torch.stack(votes).sum(0) * 2 > len(votes)
         self.tally = Tally(threat, data.x, correct & self.clean.finite, self.clean.finite)
         self.health: Health | None = None
         self.logarithms = self.clean.are_logarithms_better(classifier)
@@ -145,17 +147,6 @@ class _Judge:
             self.attackable &= self.targets != data.y
         self.disagreed = self.unverified = 0
         self.ran: list[Attack] = []
-
-    def _answers(self, images: Tensor, rows: Tensor, occasion: str, number: int) -> Tensor:
-        """(M, K) the original model's logits; `occasion` and `number` decide its draws."""
-        numbers = torch.full_like(self.keys, key_of(occasion, number))
-        keys = numbered(self.keys, numbers)[rows]
-        return predict(self.classifier, images, self.settings, keys)
-
-    def _votes(self, images: Tensor, rows: Tensor, occasion: str) -> Iterator[Tensor]:
-        """(M, K) the logits of images (M, ...) of the samples `rows`, once a vote."""
-        for number in range(1, self.votes + 1):
-            yield self._answers(images, rows, occasion, number)
 
     def run(self, plan: Plan) -> Outcome:
         example = self.data.x[:_EXAMPLES].to(self.settings.device)
@@ -230,7 +221,7 @@ class _Judge:
         """Verify what is claimed, and attack again where a claim does not hold."""
         exactly = self.settings.precision is Precision.FLOAT32
         asked = [fast] if fast is self.classifier and exactly else [fast, self.classifier]
-        asked += [self.classifier] * (_RETRIES if self.random or self.classifier.averages else 0)
+        asked += [self.classifier] * (_RETRIES if self.classifier.averages else 0)
         for attempt, classifier in enumerate(asked):
             if not len(rows):
                 return
@@ -251,21 +242,34 @@ class _Judge:
         claimed = claims.found.nonzero().flatten()
         if not len(claimed):
             return verified
-        targeted, occasion = isinstance(self.goal, Targeted), f"{type(attack).__name__} {run}"
+        occasion = f"{type(attack).__name__} {run}"
         for part in torch.split(claimed, self.settings.width):  # copies of few images at a time
             at, adv = rows[part], claims.adv[part]
             images = self.threat.render(self.data.x[at], adv)
-            ask_afresh(self.classifier, True)
-            y, votes = self.targets[at], list(self._votes(images, at, occasion))
-            ask_afresh(self.classifier, self.random)
-            hits = torch.stack([reached(v, y, targeted=targeted) for v in votes])
-            boxed = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
-            holds = (hits.sum(0) * 2 > self.votes) & boxed
+            holds = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
+            label = torch.full((len(at),), -1)
+            for votes in self.looks:
+                some = holds.nonzero().flatten()
+                if len(some):
+                    asked = images[some], at[some], occasion, votes
+                    holds[some], label[some] = self._fooled(*asked)
             verified[part] = holds
-            first = hits.int().argmax(0)  # of the votes that count
-            label = torch.stack(votes).argmax(2)[first, torch.arange(len(at))]
             self.tally.keep(attack, at[holds], adv[holds], label[holds])
         return verified
+
+    def _fooled(
+        self, images: Tensor, rows: Tensor, occasion: str, votes: range
+    ) -> tuple[Tensor, Tensor]:
+        """(M,) bool: do most answers reach the goal? And (M,) the class of the first that does."""
+        y, targeted = self.targets[rows], isinstance(self.goal, Targeted)
+        count, label = torch.zeros_like(rows), torch.full_like(rows, -1)
+        ask_afresh(self.classifier, True)
+        for logits in self.original.answers(images, rows, occasion, self.settings, votes):
+            hit = reached(logits, y, targeted=targeted)
+            label = torch.where(hit & (label < 0), logits.argmax(1), label)
+            count += hit
+        ask_afresh(self.classifier, self.random)
+        return count * 2 > len(votes), label
 
     def _outcome(self, plan: Plan) -> Outcome:
         tally = self.tally

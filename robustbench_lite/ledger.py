@@ -120,7 +120,16 @@ class Ledger:
         for name, whole in vars(self).items():
             whole[rows] = getattr(other, name).to(whole.device)
 
-    def note(self, threat: Threat, x: Tensor, adv: Tensor, rows: Tensor, *, smallest: bool) -> None:
+    def note(
+        self,
+        threat: Threat,
+        x: Tensor,
+        adv: Tensor,
+        rows: Tensor,
+        *,
+        smallest: bool,
+        deeper: Tensor | None = None,
+    ) -> None:
         """Keep of the adversarial proposals the one that counts for each slot.
 
         Args:
@@ -129,9 +138,10 @@ class Ledger:
             adv: (M, ...) proposals that fool the classifier, in the order of the questions.
             rows: (M,) whose slot each is; a slot may come several times.
             smallest: keep the smallest; else the first that the threat contains.
+            deeper: (M,) bool: which take the place of an earlier one all the same.
         """
         if not smallest:
-            open_ = ~self.found[rows]
+            open_ = ~self.found[rows] if deeper is None else ~self.found[rows] | deeper
             adv, rows = adv[open_], rows[open_]
         if not len(rows):
             return

@@ -291,4 +291,8 @@ class Oracle(Generic[T]):
         if bool(hit.any()):
             where = hit.nonzero().flatten()
             shown = (images if point.shape == images.shape else point)[where]
-            self.ledger.note(self.threat, self.x, shown, slot[where], smallest=self.minimal)
+            slot, deeper = slot[where], None
+            if self.target.eot > 1 and not self.minimal:  # an average just past the border is luck
+                deeper = missed[where] / self.ledger.span[slot] <= self.ledger.gap[slot]
+            note = self.ledger.note
+            note(self.threat, self.x, shown, slot, smallest=self.minimal, deeper=deeper)

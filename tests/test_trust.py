@@ -10,6 +10,7 @@ from robustbench_lite import (
     Dataset,
     Lp,
     Norm,
+    Restarts,
     evaluate,
     load_attack,
     load_data,
@@ -170,9 +171,45 @@ def test_a_random_model_is_broken_by_the_majority_only(monkeypatch: pytest.Monke
     outcome = evaluate(model, attack, threat, problem.data)
     assert outcome.clean_accuracy == outcome.robust_accuracy == 1.0
     assert "the model is random" in whys(outcome)
-    monkeypatch.setattr(judge, "VOTES", 1)
+    monkeypatch.setattr(judge, "_FIRST", range(1))
+    monkeypatch.setattr(judge, "_CONFIRMING", range(1))
     single = evaluate(model, attack, threat, problem.data)
     assert single.robust_accuracy < 0.8
+
+
+def test_of_many_looks_the_luckiest_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = linear_problem(Lp(Norm.LINF, 0.1), (3.0,) * 60)
+    model, threat = Wavering(problem.model, 0.45), Lp(Norm.LINF, 0.1)
+    attack = Restarts(load_attack("pgd", steps=3), 10)
+    outcome = evaluate(model, attack, threat, problem.data)
+    assert outcome.robust_accuracy > 0.8 * outcome.clean_accuracy > 0.5
+    monkeypatch.setattr(judge, "_CONFIRMING", range(1, 2))
+    lucky = evaluate(model, attack, threat, problem.data)
+    assert lucky.robust_accuracy < 0.6 * lucky.clean_accuracy
+
+
+class Trembling(nn.Module):
+    """A little noise on the logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits + 0.01 * logits.abs().mean() * torch.randn_like(logits)
+
+
+def test_of_a_random_model_the_deepest_example_is_kept() -> None:
+    threat = Lp(Norm.LINF, 0.1)
+    problem = linear_problem(threat, (0.5,) * 10)
+    attack = load_attack("pgd", steps=20, step_size=0.1, random_start=False, loss="margin")
+    sizes = [
+        [r.size for r in evaluate(model, attack, threat, problem.data).records]
+        for model in (problem.model, Trembling(problem.model))
+    ]
+    assert sizes[0] == [pytest.approx(0.06, abs=0.011)] * 10
+    assert sizes[1] == [pytest.approx(0.1, abs=0.011)] * 10
 
 
 def test_a_majority_breaks_a_random_model() -> None:
