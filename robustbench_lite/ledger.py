@@ -141,8 +141,9 @@ class Ledger:
             deeper: (M,) bool: which take the place of an earlier one all the same.
         """
         if not smallest:
-            open_ = ~self.found[rows] if deeper is None else ~self.found[rows] | deeper
-            adv, rows = adv[open_], rows[open_]
+            deeper = torch.zeros_like(rows, dtype=torch.bool) if deeper is None else deeper
+            open_ = ~self.found[rows] | deeper
+            adv, rows, deeper = adv[open_], rows[open_], deeper[open_]
         if not len(rows):
             return
         if smallest:
@@ -152,6 +153,8 @@ class Ledger:
         else:
             good = threat.contains(x[rows], adv)
             order = torch.arange(len(rows), device=rows.device).flip(0)
+            if deeper is not None:
+                order = order[deeper[order].argsort(stable=True)]
         order = order[good[order]]
         if len(order) > 1:  # of several writes to one place, which one lasts is not defined
             order = order[_last_of_each(rows[order])]

@@ -23,10 +23,15 @@ def labels() -> Tensor:
 
 
 def oracle(
-    model: torch.nn.Module, threat: Lp = THREAT, *, budget: list[int] | None = None, **more: object
+    model: torch.nn.Module,
+    threat: Lp = THREAT,
+    *,
+    budget: list[int] | None = None,
+    eot: int = 1,
+    **more: object,
 ) -> Oracle[Lp]:
     given = None if budget is None else torch.tensor(budget)
-    passes = Passes(Classifier(model), width=4)
+    passes = Passes(Classifier(model), width=4, eot=eot)
     return Oracle(passes, threat, X, labels(), 4, budget=given, **more)  # type: ignore[arg-type]
 
 
@@ -46,6 +51,23 @@ def test_several_questions_at_once_are_answered_as_one_by_one() -> None:
     assert together.ledger.queries.tolist() == apart.ledger.queries.tolist() == [5] * 6
     assert torch.equal(together.labels(asked), logits.argmax(2))
     assert torch.equal(together.fools(asked), logits.argmax(2) != labels()[:, None])
+
+
+@pytest.mark.parametrize("eot", [1, 2])
+def test_of_examples_asked_about_at_once_an_average_keeps_the_deepest(eot: int) -> None:
+    """A net that is sure of its answer keeps the first."""
+    y = labels()
+    way = (WEIGHT[(y + 1) % 4] - WEIGHT[y]).sign().reshape(X.shape)
+    sizes = torch.tensor([0.19, 0.17, 0.199, 0.18, 0.15])
+    view = oracle(Linear(WEIGHT), eot=eot)
+    asked = (X[:, None] + sizes.reshape(1, 5, 1, 1, 1) * way[:, None]).clamp(0, 1)
+    fooled = view.fools(asked)
+    assert int(fooled.all(1).sum()) >= 3
+    view.fools(X)
+    want = 0.199 if eot > 1 else 0.19
+    assert view.ledger.size[fooled.all(1)].tolist() == pytest.approx(
+        [want] * int(fooled.all(1).sum()), abs=1e-5
+    )
 
 
 def test_no_call_is_wider_than_the_batch() -> None:
