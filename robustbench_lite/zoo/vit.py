@@ -29,7 +29,8 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mixed = self.mix(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return mixed[0], mixed[1], mixed[2]
+        asked, offered, value = mixed.unbind(0)  # one copy on the way back; indexing makes three
+        return asked, offered, value
 
 
 class Layer(nn.Module):
