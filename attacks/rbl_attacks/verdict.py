@@ -112,8 +112,10 @@ _AGAIN = Cascade(STANDARD, Restarts(_CORNER, 3), Restarts(_OTHER, 3), Square(ste
 _NARROW_QUICK = Cascade(_FEW_CLIMBS, Near(_BEST_TARGETS, within=0.01), _GLANCE)
 _MIDDLE_QUICK = Cascade(
     replace(_OTHER, steps=12),
-    Near(replace(_OTHER, steps=24), within=0.12),
+    Near(replace(_OTHER, steps=32), within=0.12),
+    Near(_OTHER_EDGE, within=0.06, swings=2),
     Near(replace(_BEST_TARGETS, steps=45), within=0.04),
+    Near(Restarts(_EDGE, 2), within=0.015, swings=2),
     _GLANCE,
 )
 _BLIND = {
