@@ -98,8 +98,9 @@ class Tally:
         self.best.adv[at], self.best.size[at], self.label[at] = adv, size, label[better]
         inside = at[self.threat.contains(self.x[at], adv)]
         new = inside[~self.broken[inside]]
+        name = str(attack)
         for i in new.tolist():
-            self.broken_by[i] = str(attack)
+            self.broken_by[i] = name
         if attack.needs is not Access.GRADIENTS:
             self.blindly[new] = self.highest[new] > -torch.inf
         self.broken[inside] = True
