@@ -141,9 +141,9 @@ class Ledger:
             deeper: (M,) bool: which take the place of an earlier one all the same.
         """
         if not smallest:
-            deeper = torch.zeros_like(rows, dtype=torch.bool) if deeper is None else deeper
-            open_ = ~self.found[rows] | deeper
-            adv, rows, deeper = adv[open_], rows[open_], deeper[open_]
+            open_ = ~self.found[rows] if deeper is None else ~self.found[rows] | deeper
+            deeper = None if deeper is None else deeper[open_]
+            adv, rows = adv[open_], rows[open_]
         if not len(rows):
             return
         if smallest:
