@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robustbench_lite.attack import Attack, Finishing, State, Tracing
 from robustbench_lite.classifier import Classifier
-from robustbench_lite.ledger import Ledger
+from robustbench_lite.ledger import Ledger, rows_of
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import Rng
@@ -64,23 +64,23 @@ class _Slots:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, index: Tensor) -> _Slots:
+    def take(self, index: Tensor, more: _Slots | None = None) -> _Slots:
+        """Some of the slots (repeats allowed), and then those of `more`."""
+        if more is None:
+            return _Slots(
+                self.row[index],
+                self.keys[index],
+                self.step[index],
+                self.oracle.take(index),
+                _map(self.state, lambda v: v[index]),
+            )
+        theirs = iter(_tensors(more.state))
         return _Slots(
-            self.row[index],
-            self.keys[index],
-            self.step[index],
-            self.oracle.take(index),
-            _map(self.state, lambda v: v[index]),
-        )
-
-    def join(self, other: _Slots) -> _Slots:
-        theirs = iter(_tensors(other.state))
-        return _Slots(
-            torch.cat([self.row, other.row]),
-            torch.cat([self.keys, other.keys]),
-            torch.cat([self.step, other.step]),
-            self.oracle.join(other.oracle),
-            _map(self.state, lambda v: torch.cat([v, next(theirs)])),
+            rows_of(self.row, index, more.row),
+            rows_of(self.keys, index, more.keys),
+            rows_of(self.step, index, more.step),
+            self.oracle.take(index, more.oracle),
+            _map(self.state, lambda v: rows_of(v, index, next(theirs))),
         )
 
 
@@ -156,25 +156,28 @@ class _Run:
 
     def run(self) -> Ledger:
         slots: _Slots | None = None
-        while slots is not None or self.next < len(self.work):
-            slots = self._refill(slots)
-            slots = self._leave(self._step(slots))
+        staying = torch.arange(0)
+        while len(staying) or self.next < len(self.work):
+            slots = self._step(self._refill(slots, staying))
+            staying = self._leave(slots)
             waiting = sum(map(len, self.closing))
-            if waiting and (slots is None or waiting * 4 >= self.settings.width):
+            if waiting and (not len(staying) or waiting * 4 >= self.settings.width):
                 self._close()
         self._close()
         return self.total
 
-    def _refill(self, slots: _Slots | None) -> _Slots:
+    def _refill(self, slots: _Slots | None, staying: Tensor) -> _Slots:
+        """Of the slots those that stay, and new ones where that is worth it."""
         width = self.settings.width
-        free = width - (0 if slots is None else len(slots))
+        free = width - len(staying)
         count = min(free, len(self.work) - self.next)
-        if slots is not None and (count == 0 or (count == free and free * _REFILL < width)):
-            return slots
+        old = slots if len(staying) else None
+        if old is not None and (count == 0 or (count == free and free * _REFILL < width)):
+            return old if len(staying) == len(old) else old.take(staying)
         row = torch.arange(self.next, self.next + count)
         self.next += count
         fresh = self._start(row)
-        return fresh if slots is None else slots.join(fresh)
+        return fresh if old is None else old.take(staying, fresh)
 
     def _start(self, row: Tensor) -> _Slots:
         count = len(row)
@@ -222,8 +225,8 @@ class _Run:
         moved = _Slots(slots.row, slots.keys, step, oracle, state)
         return moved.take(torch.arange(count)) if len(moved) > count else moved
 
-    def _leave(self, slots: _Slots) -> _Slots | None:
-        """Take out the slots that are finished; those not yet fooled get a last look."""
+    def _leave(self, slots: _Slots) -> Tensor:
+        """Which slots go on. What the others found is written; those not fooled get a last look."""
         book = slots.oracle.ledger
         fooled = book.found & (not self.attack.minimal)
         spent = book.budget < self.work.eot
@@ -233,15 +236,14 @@ class _Run:
         early = self.settings.early_leave and self.work.eot == 1
         leaving = over | spent | (fooled & early)
         if not bool(leaving.any()):
-            return slots
+            return torch.arange(len(slots))
         last_look = over & ~spent & ~fooled
         self._write((leaving & ~last_look).nonzero().flatten(), slots)
         if bool(last_look.any()):
             self.closing.append(slots.take(last_look.nonzero().flatten()))
         if len(self.work) > self.images:
             leaving = leaving | self._given_up(slots, ~leaving)
-        staying = (~leaving).nonzero().flatten()
-        return slots.take(staying) if len(staying) else None
+        return (~leaving).nonzero().flatten()
 
     def _given_up(self, slots: _Slots, others: Tensor) -> Tensor:
         """(N,) bool: which `others` follow a restart of their sample that found something."""
@@ -257,7 +259,7 @@ class _Run:
             return
         pile = self.closing[0]
         for more in self.closing[1:]:
-            pile = pile.join(more)
+            pile = pile.take(torch.arange(len(pile)), more)
         self.closing.clear()
         for first in range(0, len(pile), self.settings.width):
             part = torch.arange(first, min(first + self.settings.width, len(pile)))

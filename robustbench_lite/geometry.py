@@ -37,6 +37,12 @@ def free(gradient: Tensor, adv: Tensor) -> Tensor:
     return gradient.masked_fill(stuck, 0)
 
 
+def in_box(images: Tensor) -> Tensor:
+    """(N,) bool: are all components of each row of `images` (N, ...) in [0, 1]? NaN is not."""
+    rows = images.flatten(1)
+    return (rows.amin(1) >= 0) & (rows.amax(1) <= 1)
+
+
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """`values` (N,) shaped so that they multiply the rows of `like` (N, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -101,7 +101,7 @@ def _in_batches(
             chunk = x[first : first + settings.width]
             rows = torch.arange(settings.width if settings.exact else len(chunk))
             rows = rows.clamp(max=len(chunk) - 1)
-            padded = chunk[rows].to(settings.device)
+            padded = (chunk[rows] if settings.exact else chunk).to(settings.device)
             rng = None
             if keys is not None and classifier.randomized:
                 rng = Rng(keys[first + rows].to(settings.device))

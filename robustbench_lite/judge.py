@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.attack import Attack, Plan
-from robustbench_lite.classifier import Classifier, as_classifier, ask_afresh, borrowed, in_logs
+from robustbench_lite.classifier import Classifier, as_classifier, borrowed, in_logs
 from robustbench_lite.clean import Clean
 from robustbench_lite.data import Dataset, checked_for, content_of
-from robustbench_lite.doubts import CONFIRMING, VOTES, doubts_of
+from robustbench_lite.doubts import doubts_of
 from robustbench_lite.errors import InputError
 from robustbench_lite.evidence import Health, Randomness
 from robustbench_lite.fit import as_seen, check_fit
@@ -24,7 +24,6 @@ from robustbench_lite.goal import Goal, Targeted, Untargeted
 from robustbench_lite.health import IMAGES, health_of
 from robustbench_lite.inference import Original, randomness_of
 from robustbench_lite.ledger import Ledger
-from robustbench_lite.loss import reached
 from robustbench_lite.passes import Passes
 from robustbench_lite.prepared import best_width, prepare
 from robustbench_lite.results import Outcome
@@ -33,10 +32,10 @@ from robustbench_lite.running import Precision, Progress, Settings, cuda_devices
 from robustbench_lite.search import Search
 from robustbench_lite.tally import Tally
 from robustbench_lite.threat import Access, Threat
+from robustbench_lite.verifier import FIRST, Verifier
 
 _RETRIES = 3  # of an attack whose claims about averages over draws do not hold
 _EXAMPLES = 32
-_FIRST, _CONFIRMING = range(1, VOTES + 1), range(VOTES + 1, VOTES + CONFIRMING + 1)
 
 
 def evaluate(
@@ -131,10 +130,9 @@ class _Judge:
         self.randomness = randomness_of(classifier, data.x, self.clean.logits, settings)
         self.random = self.randomness in (Randomness.DECLARED, Randomness.FOUND)
         self.draws = self.random or (classifier.randomized and not classifier.averages)
-        self.looks = [_FIRST, _CONFIRMING] if self.draws else [range(1)]
         correct = self.clean.correct
         if self.draws:
-            votes = [v.argmax(1) == data.y for v in self.original.answers(*asked, _FIRST)]
+            votes = [v.argmax(1) == data.y for v in self.original.answers(*asked, FIRST)]
             correct = torch.stack(votes).sum(0) * 2 > len(votes)
         self.tally = Tally(threat, data.x, correct & self.clean.finite, self.clean.finite)
         self.health: Health | None = None
@@ -163,7 +161,7 @@ class _Judge:
         stages = plan.stages(as_seen(self.threat, self.classifier, self.source))
         self.ran = [stage.attack for stage in stages]
         hidden = self._probe(self.ran, fast)
-        search = self._search()
+        search, self.verifier = self._search(), self._verifier()
         runs: Counter[str] = Counter()
         for stage, same in itertools.groupby(stages):
             kind, count = type(stage.attack).__name__, len(list(same))
@@ -173,6 +171,18 @@ class _Judge:
                     self._settle(search, stage.attack, number, rows, claims, fast)
             runs[kind] += count
         return self._outcome(plan)
+
+    def _verifier(self) -> Verifier:
+        return Verifier(
+            original=self.original,
+            threat=self.threat,
+            x=self.data.x,
+            targets=self.targets,
+            targeted=isinstance(self.goal, Targeted),
+            draws=self.draws,
+            random=self.random,
+            settings=self.settings,
+        )
 
     def _search(self) -> Search:
         return Search(
@@ -245,31 +255,10 @@ class _Judge:
         occasion = f"{type(attack).__name__} {run}"
         for part in torch.split(claimed, self.settings.width):  # copies of few images at a time
             at, adv = rows[part], claims.adv[part]
-            images = self.threat.render(self.data.x[at], adv)
-            holds = (torch.isfinite(images) & (images >= 0) & (images <= 1)).flatten(1).all(1)
-            label = torch.full((len(at),), -1)
-            for votes in self.looks:
-                some = holds.nonzero().flatten()
-                if len(some):
-                    asked = images[some], at[some], occasion, votes
-                    holds[some], label[some] = self._fooled(*asked)
-            verified[part] = holds
-            self.tally.keep(attack, at[holds], adv[holds], label[holds])
+            label = self.verifier.classes_of(at, adv, occasion)
+            verified[part] = label >= 0
+            self.tally.keep(attack, at, adv, label)
         return verified
-
-    def _fooled(
-        self, images: Tensor, rows: Tensor, occasion: str, votes: range
-    ) -> tuple[Tensor, Tensor]:
-        """(M,) bool: do most answers reach the goal? And (M,) the class of the first that does."""
-        y, targeted = self.targets[rows], isinstance(self.goal, Targeted)
-        count, label = torch.zeros_like(rows), torch.full_like(rows, -1)
-        ask_afresh(self.classifier, True)
-        for logits in self.original.answers(images, rows, occasion, self.settings, votes):
-            hit = reached(logits, y, targeted=targeted)
-            label = torch.where(hit & (label < 0), logits.argmax(1), label)
-            count += hit
-        ask_afresh(self.classifier, self.random)
-        return count * 2 > len(votes), label
 
     def _outcome(self, plan: Plan) -> Outcome:
         tally = self.tally

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.rng import numbered
-from robustbench_lite.threat import Threat
+from robustbench_lite.threat import Threat, measured
 
 
 @dataclass
@@ -75,14 +75,12 @@ class Ledger:
         """(N,) bool: an adversarial example was seen."""
         return self.size < torch.inf
 
-    def take(self, index: Tensor) -> Ledger:
-        """Some of the rows (repeats allowed)."""
-        return Ledger(*(value[index] for value in vars(self).values()))
-
-    def join(self, other: Ledger) -> Ledger:
-        """These rows and then those of `other`."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Ledger(*(torch.cat(pair) for pair in pairs))
+    def take(self, index: Tensor, more: Ledger | None = None) -> Ledger:
+        """Some of the rows (repeats allowed), and then those of `more`."""
+        if more is None:
+            return Ledger(*(value[index] for value in vars(self).values()))
+        pairs = zip(vars(self).values(), vars(more).values(), strict=True)
+        return Ledger(*(rows_of(value, index, other) for value, other in pairs))
 
     def charge(self, asked: int, passes: int, *, capped: bool) -> tuple[Ledger, Tensor, Tensor]:
         """Charge every slot for `asked` questions of so many passes, as far as its budget goes.
@@ -151,16 +149,24 @@ class Ledger:
             good = size < self.size[rows]
             order = size.argsort(descending=True, stable=True)
         else:
-            good = threat.contains(x[rows], adv)
+            size, good = measured(threat, x[rows], adv)
             order = torch.arange(len(rows), device=rows.device).flip(0)
             if deeper is not None:
                 order = order[deeper[order].argsort(stable=True)]
         order = order[good[order]]
         if len(order) > 1:  # of several writes to one place, which one lasts is not defined
             order = order[_last_of_each(rows[order])]
-        rows, adv = rows[order], adv[order]
-        self.adv[rows] = adv
-        self.size[rows] = threat.size(x[rows], adv)
+        rows = rows[order]
+        self.adv[rows], self.size[rows] = adv[order], size[order]
+
+
+def rows_of(values: Tensor, index: Tensor, more: Tensor) -> Tensor:
+    """The rows `index` (M,) of `values` (N, ...) and then `more` (K, ...), copied once."""
+    count = len(index)
+    rows = values.new_empty(count + len(more), *values.shape[1:])
+    torch.index_select(values, 0, index.to(values.device), out=rows[:count])
+    rows[count:] = more
+    return rows
 
 
 def _last_of_each(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.errors import UnsupportedError
-from robustbench_lite.ledger import Ledger
+from robustbench_lite.ledger import Ledger, rows_of
 from robustbench_lite.loss import Objective, reached, standing
 from robustbench_lite.passes import Passes
 from robustbench_lite.threat import Access, Threat
@@ -181,16 +181,13 @@ class Oracle(Generic[T]):
         self._ask(adv)
         self.surrogate = surrogate
 
-    def take(self, index: Tensor) -> Oracle[T]:
-        """The same view for some of the slots (repeats allowed)."""
-        return self._with(self.x[index], self.y[index], self.ledger.take(index))
-
-    def join(self, other: Oracle[T]) -> Oracle[T]:
-        """The same view for these slots and those of `other`."""
-        x, y = torch.cat([self.x, other.x]), torch.cat([self.y, other.y])
-        return self._with(x, y, self.ledger.join(other.ledger))
-
-    def _with(self, x: Tensor, y: Tensor, ledger: Ledger) -> Oracle[T]:
+    def take(self, index: Tensor, more: Oracle[T] | None = None) -> Oracle[T]:
+        """The same view for some of the slots (repeats allowed), and then for those of `more`."""
+        if more is None:
+            x, y, ledger = self.x[index], self.y[index], self.ledger.take(index)
+        else:
+            x, y = rows_of(self.x, index, more.x), rows_of(self.y, index, more.y)
+            ledger = self.ledger.take(index, more.ledger)
         view: Oracle[T] = Oracle.__new__(Oracle)
         vars(view).update(vars(self) | {"x": x, "y": y, "ledger": ledger})
         return view

@@ -26,14 +26,14 @@ def key_of(*parts: str | int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64: torch only has the arithmetic one."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    """Logical right shift of int64, in a tensor of its own: torch only has the arithmetic one."""
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX_A
-    z = (z ^ _shift(z, 27)) * _MIX_B
-    return z ^ _shift(z, 31)
+def _mix(z: Tensor, *, whole: bool = True) -> Tensor:
+    z = _shift(z, 30).bitwise_xor_(z).mul_(_MIX_A)
+    z = _shift(z, 27).bitwise_xor_(z).mul_(_MIX_B)
+    return _shift(z, 31).bitwise_xor_(z) if whole else z  # the 31 highest bits are there already
 
 
 def numbered(keys: Tensor, numbers: Tensor) -> Tensor:
@@ -64,17 +64,18 @@ class Rng:
         other._draws = 0
         return other
 
-    def _bits(self, shape: Sequence[int]) -> Tensor:
+    def _bits(self, shape: Sequence[int], *, whole: bool = False) -> Tensor:
+        """(N, *shape) int64 random bits, the 31 highest of each or the `whole`."""
         self._draws += 1
         device = self._base.device
         offset = (self._draws * _GOLDEN + 2**63) % 2**64 - 2**63  # wraps like int64
         base = _mix(self._base + offset)
         counter = torch.arange(math.prod(shape), device=device, dtype=torch.int64) * _GOLDEN
-        return _mix(base[:, None] + counter[None, :]).reshape(len(base), *shape)
+        return _mix(base[:, None] + counter, whole=whole).reshape(len(base), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) float32, uniform on the open interval (0, 1)."""
-        return (_shift(self._bits(shape), 41).to(torch.float32) + 0.5) * 2.0**-23
+        return _shift(self._bits(shape), 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
 
     def normal(self, *shape: int) -> Tensor:
         """(N, *shape) float32, standard normal (Box and Muller 1958)."""
@@ -87,8 +88,8 @@ class Rng:
 
     def signs(self, *shape: int) -> Tensor:
         """(N, *shape) float32, -1 or +1 with equal probability."""
-        return (_shift(self._bits(shape), 63) * 2 - 1).to(torch.float32)
+        return _shift(self._bits(shape), 63).to(torch.float32).mul_(2).sub_(1)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """(N, *shape) int64, uniform on 0 .. high - 1."""
-        return _shift(self._bits(shape), 32) * high >> 32
+        return _shift(self._bits(shape, whole=True), 32) * high >> 32

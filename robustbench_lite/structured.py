@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from robustbench_lite.geometry import in_box
 from robustbench_lite.settings import check_fields
 from robustbench_lite.threat import Access
 
@@ -65,8 +66,7 @@ class Patch:
 
     def contains(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) bool: in the box, and the changes in a rectangle that is not too large."""
-        boxed = ((adv >= 0) & (adv <= 1)).flatten(1).all(1)
-        return boxed & (self.size(x, adv) <= self.area * (1 + _SLACK))
+        return in_box(adv) & (self.size(x, adv) <= self.area * (1 + _SLACK))
 
     def sides(self, x: Tensor, stretch: float = 1.0) -> tuple[int, int]:
         """Height and width of a largest rectangle, `stretch` times as high as wide if that fits.

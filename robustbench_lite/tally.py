@@ -13,7 +13,7 @@ from robustbench_lite.doubts import NOT_FINITE
 from robustbench_lite.evidence import Evidence
 from robustbench_lite.ledger import Ledger
 from robustbench_lite.results import Record
-from robustbench_lite.threat import Access, Lp, Threat
+from robustbench_lite.threat import Access, Lp, Threat, measured
 
 _UNLIMITED = 2**62
 _ROSE = 0.05
@@ -88,15 +88,15 @@ class Tally:
                 self.traces[i] = tuple(v for v in course if not math.isnan(v))
 
     def keep(self, attack: Attack, at: Tensor, adv: Tensor, label: Tensor) -> None:
-        """Verified examples `adv` (M, ...) of the samples `at` (M,): the smallest count.
+        """Of examples `adv` (M, ...) of the samples `at` (M,) those that hold and are the smallest.
 
-        `label` (M,) is the class that the original model gives them.
+        `label` (M,) is the class that the original model gives them, -1 where they do not hold.
         """
-        size = self.threat.size(self.x[at], adv)
-        better = size < self.best.size[at]
-        at, adv, size = at[better], adv[better], size[better]
-        self.best.adv[at], self.best.size[at], self.label[at] = adv, size, label[better]
-        inside = at[self.threat.contains(self.x[at], adv)]
+        size, inside = measured(self.threat, self.x[at], adv)
+        better = (label >= 0) & (size < self.best.size[at])
+        at, inside = at[better], at[better & inside]
+        self.best.adv[at], self.best.size[at] = adv[better], size[better]
+        self.label[at] = label[better]
         new = inside[~self.broken[inside]]
         name = str(attack)
         for i in new.tolist():

@@ -5,6 +5,7 @@ components of an image (channels, rows, columns), computed in float64.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,15 @@ from torch import Tensor
 
 from robustbench_lite.errors import InputError
 from robustbench_lite.geometry import Norm as Norm  # users look for it beside Lp
-from robustbench_lite.geometry import fill_l1, flat_norm, free, keep_largest, per_row, project_ball
+from robustbench_lite.geometry import (
+    fill_l1,
+    flat_norm,
+    free,
+    in_box,
+    keep_largest,
+    per_row,
+    project_ball,
+)
 from robustbench_lite.rng import Rng
 
 
@@ -114,13 +123,16 @@ class Lp:
 
     def size(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) float64: the norm of each `adv - x`."""
-        return flat_norm(adv.double() - x.double(), self.norm)
+        return flat_norm(adv.to(torch.float64, copy=True).sub_(x), self.norm)
 
     def contains(self, x: Tensor, adv: Tensor) -> Tensor:
         """(N,) bool: in the box and within eps, up to the rounding of float32."""
+        return in_box(adv) & self.reaches(self.size(x, adv))
+
+    def reaches(self, size: Tensor) -> Tensor:
+        """(N,) bool: is each `size` within eps, up to the rounding of float32?"""
         slack = 1e-5 * self.eps + 1e-7 if 0 < self.eps < math.inf else 0.0
-        boxed = ((adv >= 0) & (adv <= 1)).flatten(1).all(1)
-        return boxed & (self.size(x, adv) <= self.eps + slack)
+        return size <= self.eps + slack
 
     def project(self, x: Tensor, adv: Tensor) -> Tensor:
         """A point of the threat near each `adv` (N, ...).
@@ -128,18 +140,23 @@ class Lp:
         The ball first and then the box: clipping to the box only moves components towards `x`,
         so the result is in both.
         """
+        return self.projection(x)(adv)
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` around `x` (N, ...), for who projects more than once."""
         if self.eps == math.inf:
-            return adv.clamp(0, 1)
+            return lambda adv: adv.clamp(0, 1)
         if self.norm is Norm.LINF:
-            return torch.minimum(torch.maximum(adv, x - self.eps), x + self.eps).clamp(0, 1)
-        return (x + project_ball(adv - x, self.norm, self.eps)).clamp(0, 1)
+            low, high = ((x + side).clamp_(0, 1) for side in (-self.eps, self.eps))
+            return lambda adv: adv.clamp(low, high)
+        return lambda adv: (x + project_ball(adv - x, self.norm, self.eps)).clamp_(0, 1)
 
     def random_point(self, x: Tensor, rng: Rng) -> Tensor:
         """A point drawn uniformly from the ball around each `x` (N, ...), clipped to the box."""
         shape = x.shape[1:]
         radius = min(self.eps, float(math.prod(shape)))
         if self.norm is Norm.LINF:
-            d = 2 * rng.uniform(*shape) - 1
+            d = rng.uniform(*shape).mul_(2).sub_(1)
         elif self.norm is Norm.L2:
             direction = rng.normal(*shape)
             length = flat_norm(direction, Norm.L2).clamp(min=1e-30)
@@ -180,3 +197,11 @@ class Lp:
             return slope / per_row(flat_norm(slope, Norm.L2), slope).clamp(min=1e-12)
         slope = keep_largest(slope, max(1, slope[0].numel() // 100) if len(slope) else 1)
         return slope / per_row(flat_norm(slope, Norm.L1), slope).clamp(min=1e-12)
+
+
+def measured(threat: Threat, x: Tensor, adv: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) float64 `size` and (N,) bool `contains` of each proposal, for little more than one."""
+    size = threat.size(x, adv)
+    if isinstance(threat, Lp):
+        return size, in_box(adv) & threat.reaches(size)
+    return size, threat.contains(x, adv)

@@ -11,8 +11,10 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from robustbench_lite import Lp, Norm, Rng
-from robustbench_lite.geometry import fill_l1
+from robustbench_lite.geometry import fill_l1, in_box
+from robustbench_lite.structured import Patch, Spatial
 from robustbench_lite.testing.models import generator as stream
+from robustbench_lite.threat import Threat, measured
 
 NORMS = st.sampled_from([Norm.L0, Norm.L1, Norm.L2, Norm.LINF])
 SEEDS = st.integers(0, 2**31 - 1)
@@ -157,3 +159,29 @@ def test_contains_keeps_to_the_box_and_to_eps_zero_exactly() -> None:
     assert not bool(Lp(Norm.LINF, 0.5).contains(x + 1, x + 1 + 1e-6))
     assert not bool(Lp(Norm.LINF, 0.5).contains(x, x + torch.nan))
     assert bool(Lp(Norm.L2).contains(x, x + 1))
+
+
+def test_only_what_lies_in_the_box_is_in_it() -> None:
+    nan, inf = math.nan, math.inf
+    rows = torch.tensor([[0, 1], [0.5, nan], [nan, 2], [-1e-9, 0], [0, 1 + 1e-6], [inf, 0], [1, 0]])
+    assert in_box(rows.reshape(7, 1, 1, 2)).tolist() == [True, *[False] * 5, True]
+
+
+@pytest.mark.parametrize("threat", [Lp(norm, 0.3) for norm in Norm] + [Spatial(), Patch(0.2)])
+def test_measuring_at_once_is_measuring_one_by_one(threat: Threat) -> None:
+    x, _ = draw(1, 48, 0.0)
+    x = x.reshape(6, 3, 4, 4)
+    near = [0.0, 0.001, 0.05, 0.2, 0.5, 3.0]
+    origin = threat.origin(x)
+    moves = torch.randn(origin.shape, generator=stream(3))
+    moves[:, ..., 1:] *= 0 if isinstance(threat, Patch) else 1
+    adv = origin + torch.tensor(near).reshape(6, *[1] * (origin.ndim - 1)) * moves
+    adv[1] = adv[1].clamp(0, 1)
+    size, inside = measured(threat, x, adv)
+    assert torch.equal(size, threat.size(x, adv))
+    assert torch.equal(inside, threat.contains(x, adv))
+    assert 0 < int(inside.sum()) < 6
+    wide = adv.double()
+    before = wide.clone()
+    threat.size(x, wide)
+    assert torch.equal(wide, before)  # what is measured in place is a copy

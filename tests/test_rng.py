@@ -10,6 +10,8 @@ from torch import Tensor
 from robustbench_lite import Rng
 from robustbench_lite.rng import key_of
 
+GOLDEN = 0x9E3779B97F4A7C15
+
 
 def keys(n: int) -> Tensor:
     return torch.tensor([key_of("sample", i) for i in range(n)])
@@ -29,7 +31,7 @@ def test_random_numbers_are_uniform_between_0_and_1() -> None:
 @pytest.mark.parametrize("bits", [0, -1, 2**63 - 1, -(2**63)])
 def test_the_ends_0_and_1_are_never_drawn(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = Rng(keys(1))
-    monkeypatch.setattr(rng, "_bits", lambda shape: torch.full((1, *shape), bits))
+    monkeypatch.setattr(rng, "_bits", lambda shape, whole=True: torch.full((1, *shape), bits))
     assert 0 < float(rng.uniform()) < 1
     assert math.isfinite(float(rng.normal()))
     assert 0 < float(rng.exponential()) < math.inf
@@ -81,3 +83,24 @@ def test_a_branch_moves_no_draw_of_the_stream_and_has_numbers_of_its_own() -> No
     streams = torch.stack([first, *twigs]).flatten(1)
     assert stats.kstest(twigs[0].flatten().numpy(), "uniform").pvalue > 1e-3
     assert (torch.corrcoef(streams) - torch.eye(3)).abs().max() < 0.05
+
+
+def test_numbers_are_those_of_splitmix64_in_whole_numbers() -> None:
+    def mixed(z: int) -> int:
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    def bits(key: int, step: int, draw: int, element: int) -> int:
+        base = mixed((mixed((key + GOLDEN) % 2**64) + (step + 1) * GOLDEN) % 2**64)
+        return mixed((mixed((base + draw * GOLDEN) % 2**64) + element * GOLDEN) % 2**64)
+
+    rng = Rng(torch.tensor([5, -7]), torch.tensor([0, 3]))
+    places = [(5, 0), (-7, 3)]
+    drawn = rng.uniform(4), rng.signs(4), rng.integers(1000, 4)
+    for number, (uniform, sign, whole) in enumerate(zip(*drawn, strict=True)):
+        for i in range(4):
+            words = [bits(*places[number], draw, i) for draw in (1, 2, 3)]
+            assert float(uniform[i]) == ((words[0] >> 41) + 0.5) * 2.0**-23
+            assert float(sign[i]) == 2 * (words[1] >> 63) - 1
+            assert int(whole[i]) == (words[2] >> 32) * 1000 >> 32

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_lite.judge as judge
+import robustbench_lite.verifier as verifier
 from robustbench_lite import (
     Classifier,
     Dataset,
@@ -171,8 +172,9 @@ def test_a_random_model_is_broken_by_the_majority_only(monkeypatch: pytest.Monke
     outcome = evaluate(model, attack, threat, problem.data)
     assert outcome.clean_accuracy == outcome.robust_accuracy == 1.0
     assert "the model is random" in whys(outcome)
-    monkeypatch.setattr(judge, "_FIRST", range(1))
-    monkeypatch.setattr(judge, "_CONFIRMING", range(1))
+    monkeypatch.setattr(judge, "FIRST", range(1))
+    monkeypatch.setattr(verifier, "FIRST", range(1))
+    monkeypatch.setattr(verifier, "_CONFIRMING", range(1))
     single = evaluate(model, attack, threat, problem.data)
     assert single.robust_accuracy < 0.8
 
@@ -183,7 +185,7 @@ def test_of_many_looks_the_luckiest_does_not_count(monkeypatch: pytest.MonkeyPat
     attack = Restarts(load_attack("pgd", steps=3), 10)
     outcome = evaluate(model, attack, threat, problem.data)
     assert outcome.robust_accuracy > 0.8 * outcome.clean_accuracy > 0.5
-    monkeypatch.setattr(judge, "_CONFIRMING", range(1, 2))
+    monkeypatch.setattr(verifier, "_CONFIRMING", range(1, 2))
     lucky = evaluate(model, attack, threat, problem.data)
     assert lucky.robust_accuracy < 0.6 * lucky.clean_accuracy
 

@@ -153,13 +153,14 @@ def climb(
     if threat.norm is Norm.L1:
         moved = replace(state, adv=_sparse_move(threat, x, state, base, gradient), prev=base)
         return _next_phase(threat, steps, x, moved, kind)
-    length = per_row(state.step * threat.eps, x)
-    ahead = threat.project(x, base + length * threat.steepest(gradient, base))
+    project = threat.projection(x)
+    move = threat.steepest(gradient, base).mul_(per_row(state.step * threat.eps, x))
+    ahead = project(move.add_(base)).sub_(base)
     first = per_row(turn == 1, x)
     momentum = torch.where(first, 0.0, 1 - _MOMENTUM)
     weight = torch.where(first, 1.0, _MOMENTUM)
-    adv = threat.project(x, base + weight * (ahead - base) + momentum * (base - prev))
-    return replace(state, adv=adv, prev=base)
+    move = ahead.mul_(weight).add_(base).add_((base - prev).mul_(momentum))
+    return replace(state, adv=project(move), prev=base)
 
 
 def _checked(threat: Lp, x: Tensor, state: A, span: Tensor) -> tuple[A, Tensor]:
