@@ -202,7 +202,7 @@ def test_every_question_of_a_slot_gets_draws_of_its_own_and_the_same_ones_again(
     # The draws follow the slot, wherever it goes.
     left, right = noisy_oracle().take(torch.tensor([3, 1])), noisy_oracle().take(torch.tensor([4]))
     left.logits(left.x)
-    joined = left.join(right)
+    joined = left.take(torch.arange(len(left.x)), right)
     answers = joined.logits(joined.x)
     assert torch.allclose(answers[:2], second[[3, 1]])
     assert torch.allclose(answers[2:], first[[4]])
