@@ -185,3 +185,14 @@ def test_measuring_at_once_is_measuring_one_by_one(threat: Threat) -> None:
     before = wide.clone()
     threat.size(x, wide)
     assert torch.equal(wide, before)  # what is measured in place is a copy
+
+
+def test_what_a_threat_made_of_a_ball_forbids_is_not_allowed_by_measuring_at_once() -> None:
+    class Brighter(Lp):
+        def contains(self, x: Tensor, adv: Tensor) -> Tensor:
+            return super().contains(x, adv) & (adv >= x).flatten(1).all(1)
+
+    x = torch.full((2, 1, 2, 2), 0.5)
+    adv = x + torch.tensor([0.1, -0.1]).reshape(2, 1, 1, 1)
+    assert measured(Lp(Norm.LINF, 0.2), x, adv)[1].tolist() == [True, True]
+    assert measured(Brighter(Norm.LINF, 0.2), x, adv)[1].tolist() == [True, False]
