@@ -77,10 +77,8 @@ class Ledger:
 
     def take(self, index: Tensor, more: Ledger | None = None) -> Ledger:
         """Some of the rows (repeats allowed), and then those of `more`."""
-        if more is None:
-            return Ledger(*(value[index] for value in vars(self).values()))
-        pairs = zip(vars(self).values(), vars(more).values(), strict=True)
-        return Ledger(*(rows_of(value, index, other) for value, other in pairs))
+        theirs = {} if more is None else vars(more)
+        return Ledger(*(rows_of(mine, index, theirs.get(k)) for k, mine in vars(self).items()))
 
     def charge(self, asked: int, passes: int, *, capped: bool) -> tuple[Ledger, Tensor, Tensor]:
         """Charge every slot for `asked` questions of so many passes, as far as its budget goes.
@@ -160,8 +158,10 @@ class Ledger:
         self.adv[rows], self.size[rows] = adv[order], size[order]
 
 
-def rows_of(values: Tensor, index: Tensor, more: Tensor) -> Tensor:
+def rows_of(values: Tensor, index: Tensor, more: Tensor | None) -> Tensor:
     """The rows `index` (M,) of `values` (N, ...) and then `more` (K, ...), copied once."""
+    if more is None:
+        return values[index]
     count = len(index)
     rows = values.new_empty(count + len(more), *values.shape[1:])
     torch.index_select(values, 0, index.to(values.device), out=rows[:count])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.errors import UnsupportedError
+from robustbench_lite.geometry import in_box
 from robustbench_lite.oracle import Oracle
 from robustbench_lite.passes import Passes
 from robustbench_lite.rng import numbered
@@ -72,7 +73,7 @@ class Lent(nn.Module):
         bad = ~torch.isfinite(logits).all(1)
         if not bool(bad.any()):
             return
-        bad = bad & ((images >= 0) & (images <= 1)).flatten(1).all(1)
+        bad = bad & in_box(images)
         self.invalid |= bad if len(bad) == len(self.invalid) else bad.any()
 
 

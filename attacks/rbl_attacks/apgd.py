@@ -154,13 +154,14 @@ def climb(
         moved = replace(state, adv=_sparse_move(threat, x, state, base, gradient), prev=base)
         return _next_phase(threat, steps, x, moved, kind)
     project = threat.projection(x)
-    move = threat.steepest(gradient, base).mul_(per_row(state.step * threat.eps, x))
-    ahead = project(move.add_(base)).sub_(base)
+    # base + weight * move + momentum * (base - prev), in place: memory is what limits these sums
+    ascent = threat.steepest(gradient, base).mul_(per_row(state.step * threat.eps, x))
+    move = project(ascent.add_(base)).sub_(base)
     first = per_row(turn == 1, x)
     momentum = torch.where(first, 0.0, 1 - _MOMENTUM)
     weight = torch.where(first, 1.0, _MOMENTUM)
-    move = ahead.mul_(weight).add_(base).add_((base - prev).mul_(momentum))
-    return replace(state, adv=project(move), prev=base)
+    adv = project(move.mul_(weight).add_(base).add_((base - prev).mul_(momentum)))
+    return replace(state, adv=adv, prev=base)
 
 
 def _checked(threat: Lp, x: Tensor, state: A, span: Tensor) -> tuple[A, Tensor]:
